@@ -50,10 +50,10 @@ enum class Wanted : std::uint8_t { nothing, at_most, at_least, exactly };
 // forms without `detail`: they allocate nothing.
 struct [[nodiscard]] Error {
     Fault fault = Fault::host;
-    int err = EIO;           // an errno value
-    const char* what = "";   // a string literal: "segments", "xenstore write"
+    int err = EIO;          // an errno value
+    const char* what = "";  // a string literal: "segments", "xenstore write"
     Wanted wanted = Wanted::nothing;
-    std::uint64_t got = 0;   // meaningful unless wanted is nothing
+    std::uint64_t got = 0;  // meaningful unless wanted is nothing
     std::uint64_t limit = 0;
     std::string detail = {};  // a path, a key, a value; empty where a peer drives
 
@@ -113,8 +113,8 @@ constexpr bool fits(std::type_identity_t<U> offset, std::type_identity_t<U> leng
 
 // A type that may cross a domain boundary: every byte of it has a name, so none carries our stack to a stranger.
 template <class T>
-concept Wire = std::is_trivially_copyable_v<T> && std::is_standard_layout_v<T> &&
-               std::has_unique_object_representations_v<T>;
+concept Wire =
+    std::is_trivially_copyable_v<T> && std::is_standard_layout_v<T> && std::has_unique_object_representations_v<T>;
 
 // A private snapshot of something a peer wrote. It can be moved and spent, not read: the only way out is check(),
 // which hands it to a parser that returns a *different*, meaningful type.

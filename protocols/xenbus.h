@@ -9,25 +9,26 @@
 namespace caisson {
 
 enum class XenbusState : std::uint8_t {
-    unknown = 0,        // no node, or a value that is none of the following
+    unknown = 0,  // no node, or a value that is none of the following
     initialising = 1,
-    init_wait = 2,      // early initialisation done; waits for the peer, or for hotplug
-    initialised = 3,    // waits for a connection
+    init_wait = 2,    // early initialisation done; waits for the peer, or for hotplug
+    initialised = 3,  // waits for a connection
     connected = 4,
-    closing = 5,        // about to be torn down, or an error
+    closing = 5,  // about to be torn down, or an error
     closed = 6,
     reconfiguring = 7,
     reconfigured = 8,
 };
 inline constexpr std::array all_xenbus_states{
-    XenbusState::unknown,      XenbusState::initialising, XenbusState::init_wait,
-    XenbusState::initialised,  XenbusState::connected,    XenbusState::closing,
-    XenbusState::closed,       XenbusState::reconfiguring, XenbusState::reconfigured,
+    XenbusState::unknown,     XenbusState::initialising,  XenbusState::init_wait,
+    XenbusState::initialised, XenbusState::connected,     XenbusState::closing,
+    XenbusState::closed,      XenbusState::reconfiguring, XenbusState::reconfigured,
 };
 
 constexpr std::string_view name(XenbusState state) {
-    constexpr std::array<std::string_view, 9> names{"Unknown", "Initialising",  "InitWait", "Initialised", "Connected",
-                                                    "Closing", "Closed",        "Reconfiguring", "Reconfigured"};
+    constexpr std::array<std::string_view, 9> names{"Unknown",     "Initialising",  "InitWait",
+                                                    "Initialised", "Connected",     "Closing",
+                                                    "Closed",      "Reconfiguring", "Reconfigured"};
     return names[static_cast<std::size_t>(state)];
 }
 
