@@ -53,9 +53,9 @@ active proctype producer() {
     :: left == 0 -> break
     :: left > 0 ->
         /* fill one or more free slots, then publish them at once */
-        atomic { (mine - cons_shown) % 256 < SLOTS -> batch = 1 }
+        atomic { (mine - cons_shown + 256) % 256 < SLOTS -> batch = 1 }
         if
-        :: batch < left && (mine + 1 - cons_shown) % 256 < SLOTS -> batch = 2
+        :: batch < left && (mine + 1 - cons_shown + 256) % 256 < SLOTS -> batch = 2
         :: true
         fi;
         old = mine;
