@@ -42,6 +42,8 @@ STANDARD = re.compile(r"^[a-z_]+$")  # <span>, <cstdint>; whatever has a dot or 
 
 def may_include(file, included):
     room, inner = file.parts[0], file.parts[1] if len(file.parts) > 2 else ""
+    if included.startswith("ring/detail/"):  # addresses of shared memory
+        return room in ("ring", "tests")
     if room == "protocols":
         return included.startswith("protocols/")
     if room == "ring":
@@ -140,13 +142,14 @@ def self_test():
         "ring/loop.h": '#include "protocols/x.h"\n',
         "ring/README.md": "# ring\n",
         "frontends/x/frontend.h": '#include "backends/x/backend.h"\n#include "loop.h"\n',
-        "backends/x/backend.h": '#include "protocols/x.h"\n// see /home/somebody/notes\n',
+        "ring/detail/shared_access.h": "",
+        "backends/x/backend.h": '#include "ring/detail/shared_access.h"\n// see /home/somebody/notes\n',
         "domains/hypervisor/broker.h": '#include "protocols/x.h"\n',
     }
     expected = {
         "layers": ["<xen/io/netif.h>", 'protocols/x.h includes "ring/loop.h"', 'ring/loop.h includes "protocols/x.h"',
                    'frontends/x/frontend.h includes "backends/x/backend.h"', 'frontends/x/frontend.h includes "loop.h"',
-                   "domains/hypervisor/broker.h includes"],
+                   'backends/x/backend.h includes "ring/detail/', "domains/hypervisor/broker.h includes"],
         "readmes": ["backends/ has no", "domains/hypervisor/ has no", "ring/README.md does not end"],
         "classes": ["x has no frontends/x/frontend.cpp", "x has no test tests/hostile", "x has no row"],
         "paths": ["backends/x/backend.h:2"],
@@ -158,7 +161,7 @@ def self_test():
             (root / name).write_text(content)
         missed = [f"{rule} does not notice: {part}" for rule, parts in expected.items()
                   for part in parts if not any(part in complaint for complaint in RULES[rule](root))]
-        missed += [f"{rule} complains too much" for rule, count in {"layers": 6, "paths": 1}.items()
+        missed += [f"{rule} complains too much" for rule, count in {"layers": 7, "paths": 1}.items()
                    if len(RULES[rule](root)) != count]
     return missed
 
