@@ -64,6 +64,7 @@ class SharedPages {
 
   private:
     friend class Hypervisor;
+    void let_go() noexcept;  // what the destructor does; the object is empty afterwards
     Hypervisor* owner_ = nullptr;
     DomainId peer_{};
     Access access_ = Access::read_write;
