@@ -96,7 +96,7 @@ class EventConsumer : public detail::EventHalf<Event> {
         if (filled > this->count_) return Half::break_ring(filled);
         const std::uint32_t taken = std::min(filled, budget);
         for (std::uint32_t i = 0; i < taken; ++i) {
-            Event copy;
+            Event copy{};
             this->events_.copy_out(Half::offset(*this->index_), std::as_writable_bytes(std::span(&copy, 1)));
             ++*this->index_;
             fn(Untrusted<Event>(copy));

@@ -80,7 +80,8 @@ class Loop {
     void submit(std::function<void(io_uring_sqe*)> prepare, std::function<void(int)> done);
 
     // From here on the ring accepts only these operations (IORING_OP_*; those the loop needs itself are added) and no
-    // registration. Before the first run(). Part of sealing a worker.
+    // registration; from then on its only system call is io_uring_enter. Before the first turn. Part of sealing a
+    // worker.
     Status restrict_operations(std::initializer_list<std::uint8_t> operations);
 
     void run();   // until stop()

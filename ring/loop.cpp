@@ -1,0 +1,369 @@
+#include "ring/loop.h"
+
+#include <liburing.h>
+#include <sys/eventfd.h>
+
+#include <algorithm>
+#include <atomic>
+#include <map>
+#include <unordered_map>
+#include <vector>
+
+#include "ring/fd.h"
+
+namespace caisson {
+
+using namespace std::chrono_literals;
+
+namespace {
+
+constexpr auto slow_poll = 1s;            // B2.4: a lost event costs this much
+constexpr unsigned first_backed_off = 2;  // the second spurious event in a row is the first that waits
+constexpr auto longest_back_off = 1000ms;
+
+Loop::Clock::duration back_off(unsigned spurious) {
+    if (spurious < first_backed_off) return 0ms;
+    return std::min<Loop::Clock::duration>(1ms * (1u << std::min(spurious - first_backed_off, 10u)), longest_back_off);
+}
+
+struct Watched {
+    int fd = -1;
+    short events = 0;
+    std::function<void(short)> ready;
+    bool armed = false;
+};
+
+struct Timed {
+    Loop::Clock::duration period{};  // zero: once
+    std::function<void()> due;
+};
+
+// A channel of a served device: taken out of the ring while its event is being worked on, put back afterwards.
+struct Bell {
+    const EventChannel* channel;
+    std::uint64_t watch = 0;
+    unsigned spurious = 0;
+    bool rang = false;  // an event was taken; look at the progress of the next poll, then listen again
+};
+
+struct Served {
+    std::uint64_t id = 0;
+    Polled* device = nullptr;  // null: withdrawn
+    std::vector<Bell> bells;
+};
+
+}  // namespace
+
+struct Loop::Impl {
+    explicit Impl(Options o) : options(o) {}
+    ~Impl() {
+        if (ring_made) io_uring_queue_exit(&ring);
+    }
+
+    io_uring ring{};
+    bool ring_made = false;
+    Options options;
+    std::uint64_t next_id = 1;
+    std::unordered_map<std::uint64_t, std::shared_ptr<Watched>> watches;
+    std::unordered_map<std::uint64_t, std::shared_ptr<Timed>> timers;
+    std::multimap<Clock::time_point, std::uint64_t> deadlines;
+    std::unordered_map<std::uint64_t, std::function<void(int)>> requests;
+    std::vector<std::unique_ptr<Served>> served;
+    bool some_withdrawn = false;
+    Clock::time_point last_slow_poll{};
+    std::atomic<bool> stopping{false};
+    Fd stop_event;
+    std::uint64_t stop_watch = 0;
+    std::uint64_t sleeps = 0;
+
+    io_uring_sqe* sqe() {
+        io_uring_sqe* entry = io_uring_get_sqe(&ring);
+        if (entry == nullptr) {  // the submission queue is full: hand it over and take the next
+            io_uring_submit(&ring);
+            entry = io_uring_get_sqe(&ring);
+        }
+        return entry;
+    }
+
+    void listen(std::uint64_t id, Watched& watch) {
+        if (watch.armed) return;
+        io_uring_sqe* entry = sqe();
+        io_uring_prep_poll_add(entry, watch.fd, static_cast<unsigned>(watch.events));
+        io_uring_sqe_set_data64(entry, id);
+        watch.armed = true;
+    }
+
+    std::uint64_t add_watch(int fd, short events, std::function<void(short)> ready, bool now = true) {
+        const std::uint64_t id = next_id++;
+        auto& watch = watches[id] = std::make_shared<Watched>(fd, events, std::move(ready));
+        if (now) listen(id, *watch);
+        return id;
+    }
+
+    std::uint64_t add_timer(Clock::duration delay, Clock::duration period, std::function<void()> due) {
+        const std::uint64_t id = next_id++;
+        timers[id] = std::make_shared<Timed>(period, std::move(due));
+        deadlines.emplace(Clock::now() + delay, id);
+        return id;
+    }
+
+    void withdraw_watch(std::uint64_t id) {
+        const auto it = watches.find(id);
+        if (it == watches.end()) return;
+        const bool armed = it->second->armed;
+        watches.erase(it);
+        if (!armed) return;
+        io_uring_sqe* entry = sqe();
+        io_uring_prep_poll_remove(entry, id);
+        io_uring_sqe_set_data64(entry, 0);
+        io_uring_submit(&ring);  // the descriptor may be closed right after this
+    }
+
+    void withdraw(std::uint64_t id) {
+        withdraw_watch(id);
+        timers.erase(id);  // its deadline finds nothing when it comes
+        for (auto& one : served) {
+            if (one->id != id || one->device == nullptr) continue;
+            one->device = nullptr;
+            some_withdrawn = true;
+            for (const Bell& bell : one->bells) withdraw_watch(bell.watch);
+        }
+    }
+
+    void complete(std::uint64_t id, int result) {
+        if (const auto request = requests.find(id); request != requests.end()) {
+            const auto done = std::move(request->second);
+            requests.erase(request);
+            done(result);
+            return;
+        }
+        const auto it = watches.find(id);
+        if (it == watches.end()) return;  // withdrawn meanwhile
+        const std::shared_ptr<Watched> watch = it->second;
+        watch->armed = false;
+        watch->ready(result < 0 ? static_cast<short>(POLLERR) : static_cast<short>(result));
+        // Level-triggered: look again, unless the handler withdrew it or (a bell) wants to be put back later.
+        if (watch->events != 0 && watches.contains(id)) listen(id, *watch);
+    }
+
+    bool reap() {
+        bool any = false;
+        io_uring_cqe* cqe = nullptr;
+        while (io_uring_peek_cqe(&ring, &cqe) == 0) {
+            const std::uint64_t id = io_uring_cqe_get_data64(cqe);
+            const int result = cqe->res;
+            io_uring_cqe_seen(&ring, cqe);
+            if (id == 0) continue;
+            any = true;
+            complete(id, result);
+        }
+        return any;
+    }
+
+    bool run_timers(Clock::time_point now) {
+        bool any = false;
+        while (!deadlines.empty() && deadlines.begin()->first <= now) {
+            const std::uint64_t id = deadlines.begin()->second;
+            deadlines.erase(deadlines.begin());
+            const auto it = timers.find(id);
+            if (it == timers.end()) continue;
+            any = true;
+            const std::shared_ptr<Timed> timer = it->second;
+            if (timer->period > Clock::duration::zero())
+                deadlines.emplace(now + timer->period, id);
+            else
+                timers.erase(it);
+            timer->due();
+        }
+        return any;
+    }
+
+    // Puts a bell back after its event was worked on; a spurious one only after a while.
+    void listen_again(Served& one, std::size_t index, bool progress) {
+        Bell& bell = one.bells[index];
+        bell.rang = false;
+        bell.spurious = progress ? 0 : bell.spurious + 1;
+        const auto delay = back_off(bell.spurious);
+        if (delay == Clock::duration::zero()) return put_back(bell);
+        add_timer(delay, {}, [this, id = one.id, index] {
+            for (auto& each : served)
+                if (each->id == id && each->device != nullptr) put_back(each->bells[index]);
+        });
+    }
+    void put_back(Bell& bell) {
+        bell.channel->unmask();
+        const auto it = watches.find(bell.watch);
+        if (it != watches.end()) listen(bell.watch, *it->second);
+    }
+
+    bool poll_devices() {
+        bool any = false;
+        for (std::size_t i = 0; i < served.size(); ++i) {  // a device may be added or withdrawn by what it polls
+            Served& one = *served[i];
+            if (one.device == nullptr) continue;
+            const bool progress = one.device->poll();
+            any |= progress;
+            for (std::size_t b = 0; one.device != nullptr && b < one.bells.size(); ++b)
+                if (one.bells[b].rang) listen_again(one, b, progress);
+        }
+        if (std::exchange(some_withdrawn, false))
+            std::erase_if(served, [](const auto& one) { return one->device == nullptr; });
+        return any;
+    }
+
+    bool arm_devices() {
+        bool any = false;
+        for (std::size_t i = 0; i < served.size(); ++i)
+            if (served[i]->device != nullptr) any |= served[i]->device->arm();
+        return any;
+    }
+
+    bool round() {
+        if (io_uring_sq_ready(&ring) > 0) io_uring_submit(&ring);
+        const auto reaped = reap();
+        const auto timed = !deadlines.empty() && run_timers(Clock::now());
+        return poll_devices() || reaped || timed;
+    }
+
+    bool spin() {
+        const auto until = Clock::now() + options.spin;
+        do {
+            for (int i = 0; i < 16; ++i) {
+                const bool reaped = reap();
+                if (poll_devices() || reaped) return true;
+#if defined(__x86_64__)
+                __builtin_ia32_pause();
+#endif
+            }
+        } while (Clock::now() < until);
+        return false;
+    }
+
+    void sleep(Clock::duration wait) {
+        const auto now = Clock::now();
+        if (!deadlines.empty())
+            wait = std::min(wait, std::max(deadlines.begin()->first - now, Clock::duration::zero()));
+        if (!served.empty()) wait = std::min<Clock::duration>(wait, slow_poll);
+        ++sleeps;
+        const auto seconds = std::chrono::duration_cast<std::chrono::seconds>(wait);
+        __kernel_timespec limit{.tv_sec = seconds.count(), .tv_nsec = std::chrono::nanoseconds(wait - seconds).count()};
+        io_uring_cqe* cqe = nullptr;
+        io_uring_submit_and_wait_timeout(&ring, &cqe, 1, &limit, nullptr);
+    }
+};
+
+Result<std::unique_ptr<Loop>> Loop::make(Options options) {
+    auto impl = std::make_shared<Impl>(options);
+    io_uring_params parameters{};
+    parameters.flags = IORING_SETUP_COOP_TASKRUN | IORING_SETUP_TASKRUN_FLAG | IORING_SETUP_R_DISABLED;
+    if (const int error = io_uring_queue_init_params(options.entries, &impl->ring, &parameters); error < 0)
+        return host_fault(-error, "io_uring_setup (is kernel.io_uring_disabled 0?)");
+    impl->ring_made = true;
+    impl->stop_event.reset(::eventfd(0, EFD_CLOEXEC | EFD_NONBLOCK));
+    if (!impl->stop_event) return host_fault(errno, "eventfd");
+    return std::unique_ptr<Loop>(new Loop(std::move(impl)));
+}
+
+Loop::~Loop() = default;
+
+namespace {
+// A ring is made disabled, so that restrictions can come first; registering them or the first turn enables it.
+void enable(io_uring& ring) {
+    if ((ring.flags & IORING_SETUP_R_DISABLED) == 0) return;
+    // By opcode: Debian's liburing 2.3 exports neither of the two named calls.
+    io_uring_register(static_cast<unsigned>(ring.ring_fd), IORING_REGISTER_ENABLE_RINGS, nullptr, 0);
+    ring.flags &= ~static_cast<unsigned>(IORING_SETUP_R_DISABLED);
+}
+}  // namespace
+
+Status Loop::restrict_operations(std::initializer_list<std::uint8_t> operations) {
+    std::vector<io_uring_restriction> allowed;
+    const auto allow = [&](std::uint8_t operation) {
+        allowed.push_back({.opcode = IORING_RESTRICTION_SQE_OP, .sqe_op = operation, .resv = 0, .resv2 = {}});
+    };
+    for (const std::uint8_t own : {IORING_OP_POLL_ADD, IORING_OP_POLL_REMOVE}) allow(own);
+    for (const std::uint8_t operation : operations) allow(operation);
+    const int error = io_uring_register(static_cast<unsigned>(impl_->ring.ring_fd), IORING_REGISTER_RESTRICTIONS,
+                                        allowed.data(), static_cast<unsigned>(allowed.size()));
+    if (error < 0) return host_fault(-error, "io_uring restrictions");
+    enable(impl_->ring);
+    return {};
+}
+
+Loop::Handle Loop::watch(int fd, short events, std::function<void(short)> ready) {
+    return {impl_, impl_->add_watch(fd, events, std::move(ready))};
+}
+Loop::Handle Loop::after(Clock::duration delay, std::function<void()> due) {
+    return {impl_, impl_->add_timer(delay, {}, std::move(due))};
+}
+Loop::Handle Loop::every(Clock::duration period, std::function<void()> due) {
+    return {impl_, impl_->add_timer(period, period, std::move(due))};
+}
+
+Loop::Handle Loop::serve(Polled& device, std::initializer_list<const EventChannel*> channels) {
+    auto& one = *impl_->served.emplace_back(std::make_unique<Served>());
+    one.id = impl_->next_id++;
+    one.device = &device;
+    for (const EventChannel* channel : channels) one.bells.push_back({.channel = channel});
+    for (Bell& bell : one.bells) {  // the bells no longer move
+        bell.watch = impl_->add_watch(bell.channel->wait_fd(), POLLIN, [&bell](short) {
+            bell.channel->clear();
+            bell.rang = true;
+        });
+        impl_->watches[bell.watch]->events = 0;  // not level-triggered: put back after the work
+    }
+    return {impl_, one.id};
+}
+
+void Loop::submit(std::function<void(io_uring_sqe*)> prepare, std::function<void(int)> done) {
+    const std::uint64_t id = impl_->next_id++;
+    io_uring_sqe* entry = impl_->sqe();
+    prepare(entry);
+    io_uring_sqe_set_data64(entry, id);
+    impl_->requests.emplace(id, std::move(done));
+}
+
+bool Loop::turn(Clock::duration wait) {
+    const std::shared_ptr<Impl> alive = impl_;  // a handler may destroy the loop's last handle
+    enable(alive->ring);
+    if (alive->round()) return true;
+    if (alive->options.spin.count() > 0 && !alive->served.empty() && wait > Clock::duration::zero() && alive->spin())
+        return true;
+    if (alive->arm_devices()) return true;
+    if (wait > Clock::duration::zero()) alive->sleep(wait);
+    return alive->round();
+}
+
+void Loop::run() {
+    impl_->stop_watch = impl_->add_watch(impl_->stop_event.get(), POLLIN, [](short) {});
+    impl_->watches[impl_->stop_watch]->events = 0;
+    while (!impl_->stopping.load(std::memory_order_acquire)) turn(1h);
+    impl_->withdraw_watch(impl_->stop_watch);
+    impl_->stopping.store(false, std::memory_order_release);
+    std::uint64_t count = 0;
+    (void)!::read(impl_->stop_event.get(), &count, sizeof count);
+}
+
+void Loop::stop() {
+    impl_->stopping.store(true, std::memory_order_release);
+    const std::uint64_t one = 1;
+    (void)!::write(impl_->stop_event.get(), &one, sizeof one);
+}
+
+std::uint64_t Loop::sleeps() const { return impl_->sleeps; }
+
+Loop::Handle& Loop::Handle::operator=(Handle&& other) noexcept {
+    if (this == &other) return *this;
+    reset();
+    impl_ = std::move(other.impl_);
+    id_ = std::exchange(other.id_, 0);
+    return *this;
+}
+
+void Loop::Handle::reset() {
+    const std::uint64_t id = std::exchange(id_, 0);
+    if (const auto impl = impl_.lock(); impl && id != 0) impl->withdraw(id);
+    impl_.reset();
+}
+
+}  // namespace caisson
