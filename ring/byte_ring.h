@@ -97,14 +97,22 @@ class ByteConsumer : public detail::ByteHalf {
         if (filled > size()) return break_ring("byte ring filled", filled);
         return static_cast<std::size_t>(filled);
     }
-    // Takes what is there, up to to.size(), and frees the space. Returns how much; notify the peer unless zero (it may
-    // wait for room).
-    Result<std::size_t> read(std::span<std::byte> to) {
+    // Copies what is there, up to to.size(), and leaves it in the ring: a second look may find other bytes.
+    Result<std::size_t> peek(std::span<std::byte> to) {
         const std::size_t count = std::min(TRY(available()), to.size());
         const std::size_t first = std::min(count, size() - position(*index_));
         data_.copy_out(position(*index_), to.first(first));
         data_.copy_out(0, to.subspan(first, count - first));
-        *index_ += static_cast<std::uint32_t>(count);
+        return count;
+    }
+    // Counts `count` of the bytes that peek() saw as taken, or as not taken after all. The peer learns it at publish().
+    void take(std::size_t count) { *index_ += static_cast<std::uint32_t>(count); }
+    void put_back(std::size_t count) { *index_ -= static_cast<std::uint32_t>(count); }
+    // Takes what is there, up to to.size(), and frees the space. Returns how much; notify the peer unless zero (it may
+    // wait for room).
+    Result<std::size_t> read(std::span<std::byte> to) {
+        const std::size_t count = TRY(peek(to));
+        take(count);
         if (count > 0) publish();
         return count;
     }
