@@ -1,0 +1,37 @@
+// The network configuration of a local domain: what ifupdown or networkd would do in a guest, with iproute2 and nft.
+//
+// Interfaces come and go with their frontends and backends, so everything is applied again when an interface appears
+// under a new index. Threads: one, PID 1's.
+#pragma once
+
+#include <map>
+#include <string>
+
+#include "domains/domain/plan.h"
+#include "protocols/words.h"
+#include "ring/fd.h"
+#include "ring/log.h"
+
+namespace caisson::domain {
+
+class Network {
+  public:
+    // Forwarding, firewall rules and the uplink at once; interfaces as they appear. Errors go to the log: a domain
+    // without network is still one that can be looked at.
+    static Result<Network> set_up(const Plan& plan, Log& log);
+
+    int fd() const { return links_.get(); }  // readable: interfaces changed, call refresh()
+    void refresh();
+    bool complete() const;  // every interface of the plan is there and configured
+
+  private:
+    Network(const Plan& plan, Log& log, Fd links) : plan_(&plan), log_(&log), links_(std::move(links)) {}
+    void check(const Status& done);
+
+    const Plan* plan_;
+    Log* log_;
+    Fd links_;
+    std::map<std::string, unsigned> configured_;  // interface to the index it had then
+};
+
+}  // namespace caisson::domain

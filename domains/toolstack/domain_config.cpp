@@ -1,0 +1,325 @@
+#include "domains/toolstack/domain_config.h"
+
+#include <fmt/format.h>
+#include <sys/random.h>
+
+#include <algorithm>
+#include <array>
+#include <fstream>
+#include <iterator>
+#include <set>
+
+#include "ring/log.h"
+
+namespace caisson::toolstack {
+namespace {
+
+constexpr std::size_t most_devices = 64;  // of one class
+constexpr std::size_t longest_rules = 1 << 20;
+
+// Keys that are read below.
+constexpr auto used = std::to_array<std::string_view>({"name",
+                                                       "uuid",
+                                                       "type",
+                                                       "memory",
+                                                       "maxmem",
+                                                       "vcpus",
+                                                       "driver_domain",
+                                                       "on_poweroff",
+                                                       "on_reboot",
+                                                       "on_crash",
+                                                       "vif",
+                                                       "channel",
+                                                       "disk",
+                                                       "caisson_console_backend",
+                                                       "caisson_run",
+                                                       "caisson_net",
+                                                       "caisson_nftables",
+                                                       "caisson_forward",
+                                                       "caisson_gateway",
+                                                       "caisson_uplink",
+                                                       "caisson_uplink_run"});
+
+// Keys of xl.cfg(5) that mean something to Xen and nothing to a process tree.
+constexpr auto not_used_here = std::to_array<std::string_view>({"builder",
+                                                                "kernel",
+                                                                "ramdisk",
+                                                                "extra",
+                                                                "root",
+                                                                "cmdline",
+                                                                "bootloader",
+                                                                "bootloader_args",
+                                                                "maxvcpus",
+                                                                "cpus",
+                                                                "cpus_soft",
+                                                                "cpu_weight",
+                                                                "cap",
+                                                                "pool",
+                                                                "pvshim",
+                                                                "localtime",
+                                                                "rtc_timeoffset",
+                                                                "on_watchdog",
+                                                                "on_soft_reset",
+                                                                "boot",
+                                                                "hap",
+                                                                "pae",
+                                                                "acpi",
+                                                                "apic",
+                                                                "nx",
+                                                                "viridian",
+                                                                "serial",
+                                                                "keymap",
+                                                                "vnc",
+                                                                "vnclisten",
+                                                                "vncdisplay",
+                                                                "vncpasswd",
+                                                                "vncunused",
+                                                                "sdl",
+                                                                "spice",
+                                                                "nographic",
+                                                                "stdvga",
+                                                                "vga",
+                                                                "videoram",
+                                                                "firmware",
+                                                                "bios",
+                                                                "nestedhvm",
+                                                                "altp2m",
+                                                                "xen_platform_pci",
+                                                                "device_model_version",
+                                                                "device_model_override",
+                                                                "device_model_args",
+                                                                "device_model_stubdomain_override",
+                                                                "stubdomain_memory",
+                                                                "usb",
+                                                                "usbdevice",
+                                                                "soundhw",
+                                                                "parallel",
+                                                                "gfx_passthru",
+                                                                "seclabel",
+                                                                "init_seclabel",
+                                                                "device_tree",
+                                                                "passthrough",
+                                                                "max_grant_frames",
+                                                                "max_maptrack_frames",
+                                                                "max_grant_version",
+                                                                "max_event_channels",
+                                                                "event_channels",
+                                                                "nomigrate",
+                                                                "timer_mode",
+                                                                "tsc_mode",
+                                                                "vpt_align",
+                                                                "hpet",
+                                                                "cpuid",
+                                                                "shadow_memory",
+                                                                "e820_host",
+                                                                "pci_permissive",
+                                                                "pci_msitranslate",
+                                                                "pci_power_mgmt",
+                                                                "pci_seize",
+                                                                "iomem",
+                                                                "ioports",
+                                                                "irqs",
+                                                                "claim_mode",
+                                                                "vnuma",
+                                                                "vuart",
+                                                                "suppress_spurious_page_faults",
+                                                                "ms_vm_genid",
+                                                                "acpi_firmware",
+                                                                "smbios_firmware",
+                                                                "smbios",
+                                                                "seclabel_init",
+                                                                "blkdev_start",
+                                                                "opengl",
+                                                                "vendor_device",
+                                                                "dm_restrict",
+                                                                "xend_suspend_evtchn_compat",
+                                                                "monitor",
+                                                                "vmtrace_buf_kb",
+                                                                "vpmu",
+                                                                "llc_colors",
+                                                                "tee",
+                                                                "gic_version",
+                                                                "hostname"});
+
+// Lists of devices of classes that this version has no backend for: refused unless empty.
+constexpr auto not_served =
+    std::to_array<std::string_view>({"disk", "usbctrl", "usbdev", "vdispl", "vkb", "vsnd", "vfb", "vtpm", "pci", "p9",
+                                     "pvcalls", "rdm", "dtdev", "virtio"});
+
+template <std::size_t n>
+bool holds(const std::array<std::string_view, n>& keys, std::string_view key) {
+    return std::find(keys.begin(), keys.end(), key) != keys.end();
+}
+
+std::vector<std::string> warnings_about_keys(const CfgFile& file) {
+    std::vector<std::string> warnings;
+    std::set<std::string> said;
+    for (const auto& [key, line] : file.keys()) {
+        if (holds(used, key) || holds(not_served, key) || !said.insert(key).second) continue;
+        const bool known = holds(not_used_here, key);
+        warnings.push_back(file.where(key) + key +
+                           (known ? ": a key of xl.cfg that the local hypervisor has no use for" : ": unknown key"));
+    }
+    return warnings;
+}
+
+void refuse_unserved(CfgFile& file) {
+    for (const auto key : not_served)
+        if (!file.list(key).empty())
+            file.problem(key, fmt::format("no backend of this version serves it; remove it, or say '{}=[]'", key));
+}
+
+std::string random_uuid() {
+    std::array<std::uint8_t, 16> b{};
+    if (::getrandom(b.data(), b.size(), 0) != static_cast<ssize_t>(b.size())) b[0] = 1;
+    b[6] = static_cast<std::uint8_t>((b[6] & 0x0F) | 0x40);
+    b[8] = static_cast<std::uint8_t>((b[8] & 0x3F) | 0x80);
+    std::string text;
+    for (std::size_t i = 0; i < b.size(); ++i)
+        text += fmt::format("{}{:02x}", i == 4 || i == 6 || i == 8 || i == 10 ? "-" : "", b[i]);
+    return text;
+}
+
+bool uuid_valid(std::string_view text) {
+    bool good = text.size() == 36;
+    for (std::size_t i = 0; good && i < text.size(); ++i) {
+        const char c = text[i];
+        const bool hex = (c >= '0' && c <= '9') || (c >= 'a' && c <= 'f') || (c >= 'A' && c <= 'F');
+        good = i == 8 || i == 13 || i == 18 || i == 23 ? c == '-' : hex;
+    }
+    return good;
+}
+
+void identity(CfgFile& file, DomainConfig& config) {
+    config.name = file.text("name").value_or("");
+    if (!domain_name_valid(config.name))
+        file.problem("name", config.name.empty()
+                                 ? "a domain needs one"
+                                 : "'" + escaped(config.name) +
+                                       "' is no name: 1 to 63 letters, digits, '-', '_', '.', '+', not only digits");
+    const auto uuid = file.text("uuid");
+    if (uuid && !uuid_valid(*uuid)) file.problem("uuid", "'" + escaped(*uuid) + "' is no UUID");
+    config.uuid = uuid.value_or(random_uuid());
+    config.type = file.one_of("type", {"pv", "pvh", "hvm"}).value_or("pv");
+}
+
+void limits(CfgFile& file, DomainConfig& config) {
+    config.memory_mib = static_cast<std::uint64_t>(file.number("memory", 1, 1 << 24).value_or(128));
+    (void)file.number("maxmem", 1, 1 << 24);
+    config.vcpus = static_cast<std::uint32_t>(file.number("vcpus", 1, 512).value_or(1));
+    config.driver_domain = file.flag("driver_domain").value_or(false);
+}
+
+// xl knows more words (rename-restart, coredump-destroy ...): they mean what their first half means here.
+OnExit on_exit(CfgFile& file, std::string_view key) {
+    const auto word = file.one_of(key, {"destroy", "restart", "rename-restart", "preserve", "coredump-destroy",
+                                        "coredump-restart", "soft-reset"});
+    if (!word || word->ends_with("destroy") || *word == "soft-reset") return OnExit::destroy;
+    return *word == "preserve" ? OnExit::preserve : OnExit::restart;
+}
+
+template <class T>
+std::vector<T> devices(CfgFile& file, std::string_view key, Result<T> (*parse)(std::string_view)) {
+    std::vector<T> found;
+    const auto specs = file.list(key);
+    if (specs.size() > most_devices) {
+        file.problem(key, fmt::format("{} entries, at most {}", specs.size(), most_devices));
+        return found;
+    }
+    for (std::size_t i = 0; i < specs.size(); ++i) {
+        auto device = parse(specs[i]);
+        if (device)
+            found.push_back(std::move(*device));
+        else
+            file.problem(key, fmt::format("entry {}: {}", i + 1, device.error().message()));
+    }
+    return found;
+}
+
+void network_devices(CfgFile& file, DomainConfig& config, std::vector<std::string>& warnings) {
+    config.vifs = devices<Vif>(file, "vif", parse_vif);
+    std::set<std::uint32_t> taken;
+    for (const auto& vif : config.vifs) taken.insert(vif.id);
+    std::uint32_t next = 0;
+    std::set<std::uint32_t> ids;
+    for (auto& vif : config.vifs) {
+        if (vif.id == UINT32_MAX) {
+            while (taken.contains(next)) ++next;
+            vif.id = next++;
+        }
+        if (!ids.insert(vif.id).second) file.problem("vif", fmt::format("devid={} is there twice", vif.id));
+        if (vif.mac.empty()) vif.mac = random_mac();
+        for (const auto& key : vif.unused)
+            warnings.push_back(file.where("vif") + "vif: " + escaped(key) + ": the local hypervisor has no use for it");
+        if (!vif.script.empty())
+            warnings.push_back(file.where("vif") +
+                               "vif: script: passed on in xenstore, not run by the local hypervisor");
+    }
+    config.interfaces = devices<Interface>(file, "caisson_net", parse_interface);
+}
+
+void consoles(CfgFile& file, DomainConfig& config) {
+    config.channels = devices<Channel>(file, "channel", parse_channel);
+    for (std::size_t i = 0; i < config.channels.size(); ++i) config.channels[i].id = static_cast<std::uint32_t>(i + 1);
+    config.console_backend = file.text("caisson_console_backend").value_or("0");
+    if (!domain_name_valid(config.console_backend) && config.console_backend != "0")
+        file.problem("caisson_console_backend", "'" + escaped(config.console_backend) + "' is no domain's name");
+}
+
+// A rules file is named relative to the cfg file; its text goes into the domain, its name does not.
+std::string rules(CfgFile& file) {
+    const auto named = file.text("caisson_nftables");
+    if (!named || named->empty()) return {};
+    const auto slash = file.name().rfind('/');
+    const std::string path =
+        named->front() == '/' || slash == std::string::npos ? *named : file.name().substr(0, slash + 1) + *named;
+    std::ifstream in(path, std::ios::binary);
+    std::string text(longest_rules + 1, '\0');
+    in.read(text.data(), static_cast<std::streamsize>(text.size()));
+    text.resize(static_cast<std::size_t>(in.gcount()));
+    if (text.empty() || text.size() > longest_rules)
+        file.problem("caisson_nftables", fmt::format("'{}' cannot be read, is empty, or has more than {} bytes",
+                                                     escaped(path), longest_rules));
+    return text;
+}
+
+void inside(CfgFile& file, DomainConfig& config) {
+    config.run = file.text("caisson_run").value_or("");
+    config.nftables = rules(file);
+    config.forward = file.flag("caisson_forward").value_or(false);
+    config.gateway = file.text("caisson_gateway").value_or("");
+    if (!config.gateway.empty() && !address_valid(config.gateway, false))
+        file.problem("caisson_gateway", "'" + escaped(config.gateway) + "' is no IP address");
+    if (const auto spec = file.text("caisson_uplink")) {
+        auto uplink = parse_uplink(*spec);
+        if (uplink)
+            config.uplink = std::move(*uplink);
+        else
+            file.problem("caisson_uplink", uplink.error().message());
+    }
+    config.uplink_run = file.text("caisson_uplink_run").value_or("");
+    if (!config.uplink_run.empty() && config.uplink.kind != Uplink::Kind::sandbox)
+        file.problem("caisson_uplink_run", "only an uplink of the kind sandbox has somewhere to run it");
+}
+
+}  // namespace
+
+Result<ParsedConfig> parse_domain(CfgFile& file) {
+    ParsedConfig parsed{.config = {}, .warnings = warnings_about_keys(file)};
+    DomainConfig& config = parsed.config;
+    identity(file, config);
+    limits(file, config);
+    config.on_poweroff = on_exit(file, "on_poweroff");
+    (void)on_exit(file, "on_reboot");
+    config.on_crash = on_exit(file, "on_crash");
+    refuse_unserved(file);
+    network_devices(file, config, parsed.warnings);
+    consoles(file, config);
+    inside(file, config);
+    if (file.problems().empty()) return parsed;
+    std::string all;
+    for (const auto& problem : file.problems()) all += (all.empty() ? "" : "\n") + problem;
+    return unsupported("", all);
+}
+
+}  // namespace caisson::toolstack

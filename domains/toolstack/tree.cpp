@@ -1,0 +1,186 @@
+#include "domains/toolstack/tree.h"
+
+#include <fmt/format.h>
+
+#include <chrono>
+
+#include "protocols/xenbus.h"
+
+namespace caisson::toolstack {
+namespace {
+
+using Permissions = std::vector<StorePermission>;
+using Entries = std::vector<std::pair<std::string, std::string>>;
+
+constexpr const char* console_limit = "1048576";  // LIBXL_XENCONSOLE_LIMIT
+constexpr std::uint32_t default_mtu = 1500;       // LIBXL_DEVICE_NIC_MTU_DEFAULT
+
+// "n5,r0": the owner, who may do all, and one reader.
+Permissions owned(DomainId owner) { return {{.domain = owner}}; }
+Permissions owned(DomainId owner, DomainId reader) {
+    if (owner == reader) return owned(owner);
+    return {{.domain = owner}, {.domain = reader, .read = true}};
+}
+
+std::string state_text(XenbusState state) { return std::to_string(static_cast<unsigned>(state)); }
+
+// The three directories of a device. `front` may be written by the guest; `fixed` lies in the guest's directory but
+// only the backend may write it (XSA-57); `back` is the backend's, and is copied to where only Dom0 looks (XSA-175,
+// XSA-178).
+struct DeviceEntries {
+    Entries front, fixed, back;
+};
+
+Tree device_tree(const DeviceLink& link, const DeviceEntries& entries, const Permissions& front_permissions) {
+    const std::string front = frontend_path(link), back = backend_path(link), trusted = trusted_path(link);
+    const auto rw = owned(link.frontend, link.backend);
+    const auto ro = owned(link.backend, link.frontend);
+    Tree tree{.removed = {trusted, front, back}, .nodes = {}};
+    const auto add = [&](std::string path, std::string value, Permissions permissions = {}) {
+        tree.nodes.push_back({std::move(path), std::move(value), std::move(permissions)});
+    };
+    add(trusted, "", owned(control_domain));
+    add(trusted + "/frontend", front);
+    add(trusted + "/backend", back);
+    for (const auto& [key, value] : entries.back) add(trusted + "/" + key, value);
+    add(front, "", front_permissions);
+    add(front + "/backend", back);
+    for (const auto& [key, value] : entries.front) add(front + "/" + key, value, rw);
+    for (const auto& [key, value] : entries.fixed) add(front + "/" + key, value, ro);
+    add(back, "", ro);
+    add(back + "/frontend", front);
+    for (const auto& [key, value] : entries.back) add(back + "/" + key, value);
+    return tree;
+}
+
+void add_if(Entries& entries, const char* key, const std::string& value) {
+    if (!value.empty()) entries.emplace_back(key, value);
+}
+
+Entries backend_start(DomainId frontend) {
+    return {{"frontend-id", std::to_string(frontend.raw)},
+            {"online", "1"},
+            {"state", state_text(XenbusState::initialising)}};
+}
+
+std::string start_time() {
+    using namespace std::chrono;
+    const auto now = duration_cast<microseconds>(system_clock::now().time_since_epoch()).count();
+    return fmt::format("{}.{:02}", now / 1000000, now % 1000000 / 10000);
+}
+
+}  // namespace
+
+std::string domain_path(DomainId domain) { return fmt::format("/local/domain/{}", domain.raw); }
+std::string libxl_path(DomainId domain) { return fmt::format("/libxl/{}", domain.raw); }
+
+// Console 0 is older than the scheme that all other devices follow.
+std::string frontend_path(const DeviceLink& link) {
+    if (link.device_class == "console" && link.id.raw == 0) return domain_path(link.frontend) + "/console";
+    return fmt::format("{}/device/{}/{}", domain_path(link.frontend), link.device_class, link.id.raw);
+}
+
+std::string backend_path(const DeviceLink& link) {
+    return fmt::format("{}/backend/{}/{}/{}", domain_path(link.backend), link.device_class, link.frontend.raw,
+                       link.id.raw);
+}
+
+std::string trusted_path(const DeviceLink& link) {
+    return fmt::format("{}/device/{}/{}", libxl_path(link.frontend), link.device_class, link.id.raw);
+}
+
+Tree domain_tree(const DomainConfig& config, DomainId domain) {
+    const std::string dom = domain_path(domain), vm = "/vm/" + config.uuid, libxl = libxl_path(domain);
+    const auto ro = owned(control_domain, domain), rw = owned(domain);
+    Tree tree{.removed = {dom, vm, libxl}, .nodes = {}};
+    const auto add = [&](const std::string& path, std::string value, const Permissions& permissions) {
+        tree.nodes.push_back({path, std::move(value), permissions});
+    };
+    add(dom, "", ro);
+    add(vm, "", ro);
+    add(libxl, "", owned(control_domain));
+    add(dom + "/vm", vm, ro);
+    add(dom + "/name", config.name, ro);
+    add(vm + "/name", config.name, ro);
+    add(vm + "/uuid", config.uuid, ro);
+    add(vm + "/start_time", start_time(), ro);
+    for (const char* folder : {"/cpu", "/memory", "/device", "/control"}) add(dom + folder, "", ro);
+    add(dom + "/control/shutdown", "", rw);
+    add(dom + "/control/feature-poweroff", "", rw);
+    add(dom + "/control/feature-reboot", "", rw);
+    add(dom + "/control/feature-suspend", "", rw);
+    add(dom + "/control/sysrq", "", rw);
+    add(dom + "/control/platform-feature-multiprocessor-suspend", "1", ro);
+    add(dom + "/control/platform-feature-xs_reset_watches", "1", ro);
+    add(dom + "/device/suspend/event-channel", "", rw);
+    for (const char* folder : {"/data", "/drivers", "/feature", "/attr", "/error"}) add(dom + folder, "", rw);
+    if (config.driver_domain) add(dom + "/libxl", "", rw);
+    add(dom + "/domid", std::to_string(domain.raw), ro);
+    const std::string kib = std::to_string(config.memory_mib * 1024);
+    add(dom + "/memory/static-max", kib, ro);
+    add(dom + "/memory/target", kib, ro);
+    add(dom + "/memory/videoram", "0", ro);
+    for (std::uint32_t cpu = 0; cpu < config.vcpus; ++cpu)
+        add(fmt::format("{}/cpu/{}/availability", dom, cpu), "online", ro);
+    add(libxl + "/type", config.type, owned(control_domain));
+    return tree;
+}
+
+Tree vif_tree(const Vif& vif, DomainId frontend, DomainId backend) {
+    const DeviceLink link{.device_class = "vif", .id = DeviceId{vif.id}, .frontend = frontend, .backend = backend};
+    DeviceEntries entries{.front = {}, .fixed = {}, .back = backend_start(frontend)};
+    add_if(entries.back, "script", vif.script);
+    add_if(entries.back, "vifname", vif.vifname);
+    add_if(entries.back, "mac", vif.mac);
+    add_if(entries.back, "ip", vif.ip);
+    add_if(entries.back, "gatewaydev", vif.gatewaydev);
+    if (vif.rate_usecs > 0) entries.back.emplace_back("rate", fmt::format("{},{}", vif.rate_bytes, vif.rate_usecs));
+    add_if(entries.back, "bridge", vif.bridge);
+    if (vif.mtu != default_mtu) entries.back.emplace_back("mtu", std::to_string(vif.mtu));
+    entries.back.emplace_back("handle", std::to_string(vif.id));
+    entries.back.emplace_back("type", "vif");
+    entries.front = {{"backend-id", std::to_string(backend.raw)},
+                     {"state", state_text(XenbusState::initialising)},
+                     {"handle", std::to_string(vif.id)},
+                     {"mac", vif.mac}};
+    entries.fixed = {{"trusted", vif.trusted ? "1" : "0"}, {"mtu", std::to_string(vif.mtu)}};
+    return device_tree(link, entries, owned(frontend, backend));
+}
+
+Tree console_tree(const Channel* channel, DomainId frontend, DomainId backend) {
+    const bool first = channel == nullptr;
+    const DeviceLink link{
+        .device_class = "console", .id = DeviceId{first ? 0 : channel->id}, .frontend = frontend, .backend = backend};
+    DeviceEntries entries{.front = {}, .fixed = {}, .back = backend_start(frontend)};
+    entries.back.emplace_back("protocol", "vt100");  // LIBXL_XENCONSOLE_PROTOCOL
+    entries.front = {{"backend-id", std::to_string(backend.raw)},
+                     {"state", state_text(XenbusState::initialising)},
+                     {"protocol", "vt100"}};
+    entries.fixed = {{"limit", console_limit}, {"type", "xenconsoled"}, {"output", "pty"}, {"tty", ""}};
+    if (!first) {
+        entries.back.emplace_back("name", channel->name);
+        entries.back.emplace_back("connection", channel->connection);
+        add_if(entries.back, "path", channel->path);
+        entries.fixed.emplace_back("name", channel->name);
+    }
+    // Not even the directory of console 0 is the guest's own: what a guest could delete there it could also replace.
+    // Its ring is the guest's to announce here (on Xen the domain builder makes it).
+    if (first) {
+        entries.front.emplace_back("ring-ref", "");
+        entries.front.emplace_back("port", "");
+    }
+    return device_tree(link, entries, first ? owned(backend, frontend) : owned(frontend, backend));
+}
+
+Status write_tree(Store& store, const Tree& tree) {
+    return store.transaction([&]() -> Status {
+        for (const auto& path : tree.removed) TRY(store.remove(path));
+        for (const auto& [path, value, permissions] : tree.nodes) {
+            TRY(store.write(path, value));
+            if (!permissions.empty()) TRY(store.set_permissions(path, permissions));
+        }
+        return {};
+    });
+}
+
+}  // namespace caisson::toolstack

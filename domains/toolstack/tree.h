@@ -1,0 +1,54 @@
+// What the toolstack writes into xenstore for a domain and its devices: the keys and the permissions that libxl writes,
+// so that every program that reads them on Xen reads them here.
+//
+// Sources: xenstore-paths.pandoc of Xen; libxl's domain creation and device addition (observed trees); XSA-57 for what
+// a guest must not be able to write; XSA-175 and XSA-178 for the trusted copy below /libxl.
+// What is left out because a process has no such thing: store/port, store/ring-ref, the image keys; console/ring-ref
+// and console/port are the frontend's to write, where on Xen the domain builder does.
+//
+// Pure: a tree is a list of nodes; write_tree() is the only function that touches a store. Threads: any.
+#pragma once
+
+#include <optional>
+#include <string>
+#include <string_view>
+#include <vector>
+
+#include "domains/toolstack/domain_config.h"
+#include "protocols/words.h"
+#include "ring/store.h"
+
+namespace caisson::toolstack {
+
+struct Node {
+    std::string path, value;
+    std::vector<StorePermission> permissions{};  // empty: as the folder it is in
+};
+
+struct Tree {
+    std::vector<std::string> removed;  // first, with all below
+    std::vector<Node> nodes;           // then, in this order
+};
+
+struct DeviceLink {
+    std::string device_class;  // "vif", "console"
+    DeviceId id{};
+    DomainId frontend{}, backend{};
+    bool operator==(const DeviceLink&) const = default;
+};
+
+std::string domain_path(DomainId domain);  // /local/domain/N
+std::string libxl_path(DomainId domain);   // /libxl/N: nobody but Dom0 may read or write it
+std::string frontend_path(const DeviceLink& link);
+std::string backend_path(const DeviceLink& link);
+std::string trusted_path(const DeviceLink& link);  // /libxl/N/device/CLASS/ID
+
+Tree domain_tree(const DomainConfig& config, DomainId domain);
+Tree vif_tree(const Vif& vif, DomainId frontend, DomainId backend);
+// `channel` absent: console 0.
+Tree console_tree(const Channel* channel, DomainId frontend, DomainId backend);
+
+// One transaction.
+Status write_tree(Store& store, const Tree& tree);
+
+}  // namespace caisson::toolstack
