@@ -29,12 +29,12 @@ class Xenstored;
 class StoreConnection {
   public:
     // Made by Xenstored::connect(). `who` is fixed for life: a later domain of the same number is another one.
-    StoreConnection(Xenstored& store, std::uint64_t id, Incarnation who, std::function<void()> wake)
+    StoreConnection(Xenstored& store, std::uint64_t id, DomainKey who, std::function<void()> wake)
         : store_(store), id_(id), who_(who), wake_(std::move(wake)) {}
     StoreConnection(const StoreConnection&) = delete;
     StoreConnection& operator=(const StoreConnection&) = delete;
 
-    Incarnation who() const { return who_; }
+    DomainKey who() const { return who_; }
     // The client broke the protocol, was too slow for its events, or its domain ended. Close its descriptor.
     bool broken() const { return broken_; }
 
@@ -58,6 +58,7 @@ class StoreConnection {
         std::string bytes;
         bool event = false;
         std::string path = {}, token = {};  // of an event, for coalescing
+        std::int64_t memory() const;
     };
 
     StoreDomain* domain() const;  // null when it is no more
@@ -66,14 +67,16 @@ class StoreConnection {
     // `watched`: the path as the watch was registered, used when no more distinct events fit.
     void event(std::string_view path, std::string_view watched, std::string_view token);
     void push(Message message);
+    void pop();
     void discard_output();
 
     Xenstored& store_;
     const std::uint64_t id_;
-    const Incarnation who_;
+    const DomainKey who_;
     std::function<void()> wake_;
     bool broken_ = false;
     bool serving_ = false;  // a request of this connection is being served
+    bool paused_ = false;   // what room() meant when the owner was last told
 
     std::string input_;
     std::deque<Message> output_;

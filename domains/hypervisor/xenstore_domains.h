@@ -38,9 +38,9 @@ struct StoreQuota {
 
 // The domain as a subject of permissions. With a target (a device model's guest) it has the target's rights, too.
 struct Subject {
-    Incarnation self;
-    std::optional<Incarnation> target = {};
-    bool privileged() const { return self.domain == control_domain; }
+    DomainKey self;
+    std::optional<DomainKey> target = {};
+    bool privileged() const { return self.id == control_domain; }
 };
 
 // The one place that decides (XSA-353): what `who` may do with a node that has these permissions.
@@ -70,11 +70,11 @@ class StoreDomains {
 
     StoreDomain* find(DomainId domain);
     const StoreDomain* find(DomainId domain) const;
-    bool alive(Incarnation who) const;
+    bool alive(DomainKey who) const;
     // Null while an earlier incarnation of the number lives.
-    StoreDomain* create(Incarnation who);
+    StoreDomain* create(DomainKey who);
     void erase(DomainId domain);  // and whatever points to it as a target (XSA-233)
-    std::optional<Incarnation> current(DomainId domain) const;
+    std::optional<DomainKey> current(DomainId domain) const;
 
     // Write credits (XSA-206). A write that may conflict with somebody's open transaction costs one credit, of the
     // domain's own or else of the common reserve; a domain in debt waits, the others do not.

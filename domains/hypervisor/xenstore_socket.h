@@ -20,8 +20,9 @@ namespace caisson::hypervisor {
 
 class XenstoreSockets {
   public:
-    // Both false: forget the descriptor, it is closed right after the call. Called from within on_*, listen, adopt,
-    // close_domain and every call of the store that makes output; it must call neither of them.
+    // Both false: take the descriptor out of the poll set; it may be closed right after the call, or be asked for again
+    // later. Called from within on_*, listen, adopt, close_domain and every call of the store that makes output; it
+    // must call neither of them.
     using Interest = std::function<void(int fd, bool readable, bool writable)>;
 
     XenstoreSockets(Xenstored& store, Interest interest) : store_(store), interest_(std::move(interest)) {}
@@ -47,14 +48,15 @@ class XenstoreSockets {
     struct Stream {
         Fd fd;
         StoreConnection* connection = nullptr;
-        bool readable = false, writable = false;  // the interest last asked for
+        bool readable = false, writable = false;  // the interest last asked for ...
+        bool registered = false;                  // ... if ever
     };
     struct Listener {
         Fd fd;
         DomainId domain;
     };
 
-    void accept_all(Listener& listener, StoreTime now);
+    void accept_all(Listener& listener);
     bool receive(Stream& stream, StoreTime now);  // false: the stream is over
     bool send(Stream& stream, StoreTime now);
     void settle(Stream& stream);  // brings the interest in line with what the connection can do

@@ -21,6 +21,7 @@ class StoreTransaction final : public StoreView {
     StoreTransaction(StoreTree& tree, std::size_t limit) : tree_(tree), limit_(limit) {}
 
     Result<NodeRef> find(std::string_view path) override;
+    NodeRef glance(std::string_view path) const override;
     // Watches hear of it when the transaction is committed.
     void note(const std::vector<Change>& changes);
 
@@ -29,12 +30,12 @@ class StoreTransaction final : public StoreView {
     void fail();
     bool failed() const { return failed_; }
 
-    std::int64_t memory() const { return memory_; }  // what its picture takes, shared with the tree or not
-    const std::map<Incarnation, Usage>& differences() const { return usage_; }
+    std::int64_t memory() const { return memory_; }  // what its picture takes: nodes as they were and as they became
+    const std::map<DomainKey, Usage>& differences() const { return usage_; }
 
     bool conflicts() const;
-    // All owners named in changed nodes; the caller asks whether they live still.
-    std::vector<Incarnation> owners() const;
+    // Everyone whom the permissions of changed nodes name; the caller asks whether they live still.
+    std::vector<DomainKey> names() const;
     // Puts everything in place and returns what watches are to be told. Only after !failed() && !conflicts().
     std::vector<Change> commit();
 
@@ -44,6 +45,7 @@ class StoreTransaction final : public StoreView {
     Node& writable(std::string_view path) override;
     void place(std::string_view path, std::shared_ptr<Node> node) override;
     void drop(std::string_view path) override;
+    void settled(std::string_view path) override;
 
   private:
     struct Shadow {
@@ -51,11 +53,13 @@ class StoreTransaction final : public StoreView {
         std::shared_ptr<Node> own;  // the transaction's node, once changed
         bool changed = false;       // own (or its absence) replaces base
         Reach reach = Reach::none;
-        std::size_t order = 0;  // of the first change that watches are to be told
+        std::size_t order = 0;     // of the first change that watches are to be told
+        std::int64_t counted = 0;  // what of memory_ is this one's
         const Node* node() const { return changed ? own.get() : base.get(); }
     };
     static std::int64_t weight(std::string_view path, const Shadow& shadow);
-    Shadow& shadow(std::string_view path);
+    Shadow& shadow(std::string_view path);  // remembers the node if need be
+    void release();
 
     StoreTree& tree_;
     const std::size_t limit_;

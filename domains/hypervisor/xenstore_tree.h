@@ -1,13 +1,12 @@
 // The store itself: nodes by path, who may touch them, and what each domain owns.
 //
 // The tree is a flat map from path to node, so nothing here recurses, whatever shape a domain gives it (XSA-418). A
-// domain is named by its incarnation: the rights and nodes of a dead domain never pass to the next one with its number
+// domain is named by its DomainKey: the rights and nodes of a dead domain never pass to the next one with its number
 // (XSA-322, XSA-417). Accounting is kept where nodes are kept, and exact() proves it from scratch.
 //
 // StoreView is what an operation sees: the tree, or a transaction's picture of it.
 #pragma once
 
-#include <compare>
 #include <cstdint>
 #include <functional>
 #include <map>
@@ -18,20 +17,17 @@
 #include <unordered_map>
 #include <vector>
 
+#include "domains/hypervisor/identity.h"
 #include "domains/hypervisor/xenstore_wire.h"
 #include "protocols/words.h"
 
 namespace caisson::hypervisor {
 
-// One life of a domain id.
-struct Incarnation {
-    DomainId domain{};
-    std::uint32_t generation = 0;
-    auto operator<=>(const Incarnation&) const = default;
-};
+// Stands in a permission for a domain that did not exist when it was set: whoever gets the number gets no right.
+inline constexpr std::uint32_t no_generation = 0xffffffff;
 
 struct Permission {
-    Incarnation whom;
+    DomainKey whom;
     Access access = Access::none;
     bool operator==(const Permission&) const = default;
 };
@@ -47,7 +43,7 @@ struct Node {
 
     // What Xen counts against the 2 KiB of a node: its record with header, permissions, value and children's names.
     std::size_t size() const { return 24 + 8 * permissions.size() + value.size() + names; }
-    Incarnation owner() const { return permissions.front().whom; }
+    DomainKey owner() const { return permissions.front().whom; }
 };
 using NodeRef = std::shared_ptr<const Node>;
 
@@ -62,7 +58,9 @@ enum class Reach : std::uint8_t { none, exact, below };
 struct Change {
     std::string path;
     Reach reach = Reach::below;
-    NodeRef before, after, parent;  // null: there was, or is, no such node
+    // Who may hear of it (XSA-115): those who can read a node with one of these permissions, that is the node's before
+    // and after, and its parent's.
+    std::vector<Permissions> readers = {};
 };
 
 class StoreView {
@@ -72,8 +70,11 @@ class StoreView {
     // Null: there is no such node. Pointers stay good until the next call of a member that changes the view. Only a
     // transaction can fail here: when it may not remember another node.
     virtual Result<NodeRef> find(std::string_view path) = 0;
+    // The same without remembering it: for what the operation's result does not depend on.
+    virtual NodeRef glance(std::string_view path) const = 0;
 
-    // The node must be there (or, for insert, must not be, and its parent must be).
+    // Only for nodes that find() was asked for in the same operation: they must be there (for insert: must not be, but
+    // the parent must). Let go of the NodeRef first, or the node is copied.
     void insert(std::string_view path, Node node);
     void erase(std::string_view path);  // its children must be gone, or be erased by the same operation
     void set_value(std::string_view path, std::string value);
@@ -82,15 +83,16 @@ class StoreView {
     void remove_child(std::string_view path, std::string_view name);
 
     // What `who` owns: in the tree absolute, in a transaction the difference it makes (may be negative, XSA-440).
-    Usage usage(Incarnation who) const;
+    Usage usage(DomainKey who) const;
 
   protected:
     virtual Node& writable(std::string_view path) = 0;  // private to this view, with a new generation
     virtual void place(std::string_view path, std::shared_ptr<Node> node) = 0;
     virtual void drop(std::string_view path) = 0;
-    void charge(Incarnation who, std::int64_t nodes, std::int64_t bytes);
+    virtual void settled(std::string_view) {}  // after each change, when the node has its new size
+    void charge(DomainKey who, std::int64_t nodes, std::int64_t bytes);
 
-    std::map<Incarnation, Usage> usage_;
+    std::map<DomainKey, Usage> usage_;
 
   private:
     void edit(std::string_view path, const std::function<void(Node&)>& change);
@@ -101,6 +103,7 @@ class StoreTree final : public StoreView {
     StoreTree();  // only "/", owned by Dom0, open to nobody else
 
     Result<NodeRef> find(std::string_view path) override { return pin(path); }
+    NodeRef glance(std::string_view path) const override { return pin(path); }
     NodeRef pin(std::string_view path) const;
     std::uint64_t generation_of(std::string_view path) const;  // 0: no such node
     std::size_t size() const { return nodes_.size(); }
@@ -114,7 +117,7 @@ class StoreTree final : public StoreView {
 
     // What the death of a domain means for the tree: its nodes are deleted with all that is below them, its entries
     // leave all permission lists. Never re-owned (XSA-419). Returns what watches are to be told.
-    std::vector<Change> forget(Incarnation dead);
+    std::vector<Change> forget(DomainKey dead);
 
     // Every count recomputed from the nodes equals the one kept; every child has its parent and the reverse.
     bool exact() const;
