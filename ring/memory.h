@@ -43,6 +43,12 @@ class SharedSpan {
         std::memcpy(base_ + offset, from.data(), from.size());
         return true;
     }
+    // From one peer's pages into another's (or further down the same ones): one copy, and nobody looks at the bytes.
+    bool copy_to(SharedSpan to) const {
+        if (size_ > to.size_) return false;
+        std::memmove(to.base_, base_, size_);
+        return true;
+    }
     void clear() const { std::memset(base_, 0, size_); }
 
     // Payload for the kernel: readv, writev, io_uring. Opaque to us: the kernel copies it once, we never look.
