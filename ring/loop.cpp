@@ -276,7 +276,7 @@ void enable(io_uring& ring) {
 }
 }  // namespace
 
-Status Loop::restrict_operations(std::initializer_list<std::uint8_t> operations) {
+Status Loop::restrict_operations(std::span<const std::uint8_t> operations) {
     std::vector<io_uring_restriction> allowed;
     const auto allow = [&](std::uint8_t operation) {
         allowed.push_back({.opcode = IORING_RESTRICTION_SQE_OP, .sqe_op = operation, .resv = 0, .resv2 = {}});

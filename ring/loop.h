@@ -14,6 +14,7 @@
 #include <cstdint>
 #include <functional>
 #include <memory>
+#include <span>
 
 #include "protocols/words.h"
 #include "ring/event_channel.h"
@@ -82,7 +83,10 @@ class Loop {
     // From here on the ring accepts only these operations (IORING_OP_*; those the loop needs itself are added) and no
     // registration; from then on its only system call is io_uring_enter. Before the first turn. Part of sealing a
     // worker.
-    Status restrict_operations(std::initializer_list<std::uint8_t> operations);
+    Status restrict_operations(std::span<const std::uint8_t> operations);
+    Status restrict_operations(std::initializer_list<std::uint8_t> operations) {
+        return restrict_operations(std::span(operations.begin(), operations.size()));
+    }
 
     void run();   // until stop()
     void stop();  // async-signal-safe, any thread
