@@ -2,7 +2,7 @@
 
 #include <cerrno>
 
-namespace caisson::net {
+namespace caisson::net::frontend {
 
 FramePort::Taken FramePort::take(VirtioHeader& header, std::span<iovec> pages) const {
     std::byte beyond{};
@@ -28,4 +28,4 @@ bool FramePort::give(const VirtioHeader& header, std::span<iovec> frame) const {
     return ::writev(fd_.get(), frame.data(), static_cast<int>(frame.size())) >= 0;
 }
 
-}  // namespace caisson::net
+}  // namespace caisson::net::frontend

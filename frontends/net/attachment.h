@@ -17,7 +17,7 @@
 #include "protocols/net_headers.h"
 #include "ring/fd.h"
 
-namespace caisson::net {
+namespace caisson::net::frontend {
 
 class Attachment {
   public:
@@ -55,4 +55,4 @@ class FramePort {
     Fd fd_;
 };
 
-}  // namespace caisson::net
+}  // namespace caisson::net::frontend

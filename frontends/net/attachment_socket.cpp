@@ -2,7 +2,7 @@
 
 #include <sys/socket.h>
 
-namespace caisson::net {
+namespace caisson::net::frontend {
 
 namespace {
 
@@ -52,4 +52,4 @@ Result<std::unique_ptr<Attachment>> open_sockets(SocketEnds& ends, unsigned queu
     return sockets;
 }
 
-}  // namespace caisson::net
+}  // namespace caisson::net::frontend

@@ -4,7 +4,7 @@
 
 #include "frontends/net/attachment.h"
 
-namespace caisson::net {
+namespace caisson::net::frontend {
 
 // The ends that the program keeps, one a queue. They stay good over reconnects of the device.
 struct SocketEnds {
@@ -17,4 +17,4 @@ struct SocketEnds {
 // `ends` is filled here with `queues` ends and must outlive the attachment. A device gets at most so many queues.
 Result<std::unique_ptr<Attachment>> open_sockets(SocketEnds& ends, unsigned queues);
 
-}  // namespace caisson::net
+}  // namespace caisson::net::frontend

@@ -9,7 +9,7 @@
 
 #include <cstring>
 
-namespace caisson::net {
+namespace caisson::net::frontend {
 
 namespace {
 
@@ -107,4 +107,4 @@ Result<std::unique_ptr<Attachment>> open_tap(const TapOptions& options) {
     return tap;
 }
 
-}  // namespace caisson::net
+}  // namespace caisson::net::frontend

@@ -9,7 +9,7 @@
 
 #include "frontends/net/attachment.h"
 
-namespace caisson::net {
+namespace caisson::net::frontend {
 
 struct TapOptions {
     std::string name;        // "eth0"
@@ -20,4 +20,4 @@ struct TapOptions {
 // respected: nothing here brings it up or gives it an address.
 Result<std::unique_ptr<Attachment>> open_tap(const TapOptions& options);
 
-}  // namespace caisson::net
+}  // namespace caisson::net::frontend

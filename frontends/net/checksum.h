@@ -8,7 +8,7 @@
 #include "protocols/net_headers.h"
 #include "ring/memory.h"
 
-namespace caisson::net {
+namespace caisson::net::frontend {
 
 // The backend finds the same place in the headers, and takes blank checksums of this family.
 inline bool implied(const VirtioHeader& header, const Headers& headers, const Offloads& peer) {
@@ -40,4 +40,4 @@ bool complete(const VirtioHeader& header, std::uint32_t length, PageOf&& page_of
     return page_of(field / page_size).copy_in(field % page_size, bytes);
 }
 
-}  // namespace caisson::net
+}  // namespace caisson::net::frontend

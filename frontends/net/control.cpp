@@ -7,6 +7,7 @@
 
 namespace caisson::net {
 
+namespace frontend {
 namespace {
 
 // What a backend publishes, read once a connection; strict, and clamped to what we can do.
@@ -229,9 +230,10 @@ void FrontendControl::disconnect(ControlContext& context) {
 }
 
 }  // namespace
+}  // namespace frontend
 
 std::unique_ptr<DeviceControl> make_frontend_control(FrontendOptions options) {
-    return std::make_unique<FrontendControl>(std::move(options));
+    return std::make_unique<frontend::FrontendControl>(std::move(options));
 }
 
 }  // namespace caisson::net

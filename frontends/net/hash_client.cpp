@@ -2,7 +2,7 @@
 
 #include <array>
 
-namespace caisson::net {
+namespace caisson::net::frontend {
 
 namespace {
 
@@ -95,4 +95,4 @@ void HashClient::finish(bool agreed) {
     tables_ = {};  // netif.h: they must stay valid until the response, no longer
 }
 
-}  // namespace caisson::net
+}  // namespace caisson::net::frontend

@@ -7,7 +7,7 @@
 #include "protocols/net_control.h"
 #include "ring/hypervisor.h"
 
-namespace caisson::net {
+namespace caisson::net::frontend {
 
 class HashClient {
   public:
@@ -45,4 +45,4 @@ class HashClient {
     bool owed_ = false;       // an answer to a predecessor's request
 };
 
-}  // namespace caisson::net
+}  // namespace caisson::net::frontend

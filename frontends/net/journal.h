@@ -11,7 +11,7 @@
 #include "protocols/net.h"
 #include "ring/shared_ring.h"
 
-namespace caisson::net {
+namespace caisson::net::frontend {
 
 inline constexpr std::uint32_t arena_pages = ring_slots;  // tx and rx: a page a slot
 inline constexpr unsigned kept_arenas = 4;                // of predecessors whose packets are not answered yet
@@ -61,4 +61,4 @@ struct Journal {
 };
 static_assert(std::is_trivially_copyable_v<Journal>);
 
-}  // namespace caisson::net
+}  // namespace caisson::net::frontend

@@ -5,7 +5,7 @@
 
 #include "protocols/net.h"
 
-namespace caisson::net {
+namespace caisson::net::frontend {
 
 struct Link {
     std::uint32_t queues = 1;
@@ -16,4 +16,4 @@ struct Link {
     bool dynamic_multicast = false;  // the filter may be switched while connected
 };
 
-}  // namespace caisson::net
+}  // namespace caisson::net::frontend

@@ -7,6 +7,8 @@
 //   attachment.h     how programs see it: attachment_tap.h (an interface), attachment_socket.h (a program)
 //   journal.h        what outlives a killed worker
 //
+// What only this folder uses is in caisson::net::frontend.
+//
 // It trusts its backend as little as a backend trusts it: every answer must match something outstanding, once; only
 // pages that hold nothing but frames are ever shared; the first broken rule closes the device until it reconnects.
 #pragma once
@@ -31,7 +33,8 @@ struct FrontendOptions {
     Offloads offloads{
         .scatter_gather = true, .gso_tcpv4 = true, .gso_tcpv6 = true, .csum_ipv4 = true, .csum_ipv6 = true};
     // Opened once a device. Empty: a TAP "eth<device id>" in the network namespace of the controller.
-    std::function<Result<std::unique_ptr<Attachment>>(const DeviceAddress&, std::optional<Mac>)> attachment = {};
+    std::function<Result<std::unique_ptr<frontend::Attachment>>(const DeviceAddress&, std::optional<Mac>)> attachment =
+        {};
 };
 
 std::unique_ptr<DeviceControl> make_frontend_control(FrontendOptions options);

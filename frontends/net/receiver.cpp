@@ -2,7 +2,7 @@
 
 #include <array>
 
-namespace caisson::net {
+namespace caisson::net::frontend {
 
 namespace {
 
@@ -118,4 +118,4 @@ bool Receiver::post() {
     return ring_.publish();
 }
 
-}  // namespace caisson::net
+}  // namespace caisson::net::frontend

@@ -14,7 +14,7 @@
 #include "ring/hypervisor.h"
 #include "ring/stats.h"
 
-namespace caisson::net {
+namespace caisson::net::frontend {
 
 class Receiver {
   public:
@@ -54,4 +54,4 @@ class Receiver {
     RxAssembler packet_;
 };
 
-}  // namespace caisson::net
+}  // namespace caisson::net::frontend

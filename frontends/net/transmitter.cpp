@@ -3,7 +3,7 @@
 #include "frontends/net/checksum.h"
 #include "protocols/net_packets.h"
 
-namespace caisson::net {
+namespace caisson::net::frontend {
 
 namespace {
 
@@ -228,4 +228,4 @@ Status Transmitter::answer(const TxAnswer& one, std::uint32_t index) {
     return {};
 }
 
-}  // namespace caisson::net
+}  // namespace caisson::net::frontend

@@ -15,7 +15,7 @@
 #include "ring/hypervisor.h"
 #include "ring/stats.h"
 
-namespace caisson::net {
+namespace caisson::net::frontend {
 
 class Transmitter {
   public:
@@ -80,4 +80,4 @@ class Transmitter {
     bool seen_before_ = false;                  // a predecessor died over a response: its id may be ours already
 };
 
-}  // namespace caisson::net
+}  // namespace caisson::net::frontend

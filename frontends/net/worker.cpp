@@ -8,6 +8,7 @@
 
 namespace caisson::net {
 
+namespace frontend {
 namespace {
 
 constexpr unsigned frames_a_turn = 64;      // from the attachment, a queue
@@ -259,7 +260,7 @@ bool FrontendWorker::send_multicast() {
     return any;
 }
 
-Result<std::unique_ptr<DeviceWorker>> serve(WorkerContext context, HandoverReader& handover) {
+Result<std::unique_ptr<DeviceWorker>> serve_frontend(WorkerContext context, HandoverReader& handover) {
     const Link link = TRY(handover.value<Link>());
     if (link.queues < 1 || link.queues > max_queues) return host_fault(EBADMSG, "handover: queues");
     auto worker = std::make_unique<FrontendWorker>(std::move(context), link);
@@ -269,6 +270,7 @@ Result<std::unique_ptr<DeviceWorker>> serve(WorkerContext context, HandoverReade
 }
 
 }  // namespace
+}  // namespace frontend
 
 std::vector<std::byte> MulticastUpdate::encode() const {
     std::vector<std::byte> bytes{static_cast<std::byte>(what)};
@@ -287,7 +289,7 @@ Result<MulticastUpdate> MulticastUpdate::decode(std::span<const std::byte> bytes
 }
 
 ClassHalf frontend_half() {
-    return {.control = [] { return make_frontend_control({}); }, .serve = serve, .policy = nullptr};
+    return {.control = [] { return make_frontend_control({}); }, .serve = frontend::serve_frontend, .policy = nullptr};
 }
 
 }  // namespace caisson::net
