@@ -98,8 +98,8 @@ def classes(root):
         found |= {entry.name for entry in (root / room).iterdir() if entry.is_dir()} if (root / room).is_dir() else set()
     wrong = []
     for name in sorted(found):
-        expected = [f"protocols/{name}.h", f"frontends/{name}/frontend.h", f"frontends/{name}/frontend.cpp",
-                    f"backends/{name}/backend.h", f"backends/{name}/backend.cpp"]
+        expected = [f"protocols/{name}.h"] + [f"{room}/{name}/{file}" for room in ("frontends", "backends")
+                                              for file in (f"{name}.h", "control.cpp", "worker.cpp")]
         wrong += [f"{name} has no {file}" for file in expected if not (root / file).is_file()]
         for kind in ("pairs", "hostile", "fuzz"):
             if not list((root / "tests" / kind).glob(f"{name}*.cpp")):
@@ -151,7 +151,7 @@ def self_test():
                    'frontends/x/frontend.h includes "backends/x/backend.h"', 'frontends/x/frontend.h includes "loop.h"',
                    'backends/x/backend.h includes "ring/detail/', "domains/hypervisor/broker.h includes"],
         "readmes": ["backends/ has no", "domains/hypervisor/ has no", "ring/README.md does not end"],
-        "classes": ["x has no frontends/x/frontend.cpp", "x has no test tests/hostile", "x has no row"],
+        "classes": ["x has no frontends/x/worker.cpp", "x has no test tests/hostile", "x has no row"],
         "paths": ["backends/x/backend.h:2"],
     }
     with tempfile.TemporaryDirectory() as folder:
