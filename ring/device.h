@@ -7,6 +7,7 @@
 // Threads: each object lives on one thread.
 #pragma once
 
+#include <chrono>
 #include <functional>
 #include <memory>
 #include <optional>
@@ -116,6 +117,7 @@ struct WorkerPolicy {
     std::vector<int> system_calls;         // SCMP_SYS numbers
     std::vector<std::uint8_t> operations;  // IORING_OP_*
     std::uint64_t max_file_size = 0;       // RLIMIT_FSIZE, in bytes
+    std::chrono::microseconds spin{0};     // Loop::Options::spin of the worker's loop
 };
 
 struct ClassHalf {

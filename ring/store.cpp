@@ -1,6 +1,8 @@
 #include "ring/store.h"
 
+extern "C" {  // the header does not say so itself
 #include <xenstore.h>
+}
 
 #include <cstdlib>
 #include <memory>

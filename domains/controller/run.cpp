@@ -1,0 +1,64 @@
+#include <signal.h>
+#include <sys/prctl.h>
+#include <sys/signalfd.h>
+#include <sys/stat.h>
+
+#include <cstdlib>
+
+#include "domains/controller/controller.h"
+#include "ring/local/port.h"
+
+namespace caisson {
+
+using namespace std::chrono_literals;
+
+namespace {
+
+constexpr auto stop_patience = 2s;
+
+std::string chosen(const std::string& option, const char* variable, const char* otherwise) {
+    if (!option.empty()) return option;
+    const char* value = std::getenv(variable);
+    return value && *value ? value : otherwise;
+}
+
+Result<Fd> termination_signals() {
+    sigset_t signals;
+    ::sigemptyset(&signals);
+    ::sigaddset(&signals, SIGTERM);
+    ::sigaddset(&signals, SIGINT);
+    if (::sigprocmask(SIG_BLOCK, &signals, nullptr) != 0) return host_fault(errno, "sigprocmask");
+    Fd fd(::signalfd(-1, &signals, SFD_CLOEXEC | SFD_NONBLOCK));
+    if (!fd) return host_fault(errno, "signalfd");
+    return fd;
+}
+
+Status run(ControllerOptions options, bool processes) {
+    if (!options.backends && !options.frontends) return host_fault(EINVAL, "a controller without a role");
+    options.hypervisor_socket = chosen(options.hypervisor_socket, "CAISSON_HYPERVISOR", "/run/caisson/hypervisor");
+    options.xenstored_socket = chosen(options.xenstored_socket, "XENSTORED_PATH", "/run/caisson/xenstored");
+    options.stats_directory = chosen(options.stats_directory, "CAISSON_STATS", "/run/caisson/stats");
+    ::mkdir(options.stats_directory.c_str(), 0755);  // without it the statistics are for nobody to see
+
+    const Fd signals = TRY(termination_signals());  // before any thread is started
+    auto hypervisor = TRY(local::open(options.hypervisor_socket));
+    auto store = TRY(Store::open(options.xenstored_socket));
+    auto loop = TRY(Loop::make());
+    const auto workers = processes ? make_process_workers(*loop, options.worker) : make_inline_workers(*loop);
+    Controller controller(*loop, *hypervisor, store, *workers, options);
+    TRY(controller.start());
+    const auto terminate = loop->watch(signals.get(), POLLIN, [&](short) { loop->stop(); });
+    loop->run();
+
+    controller.stop();
+    const auto until = Loop::Clock::now() + stop_patience;
+    while (!controller.idle() && Loop::Clock::now() < until) loop->turn(100ms);
+    return {};
+}
+
+}  // namespace
+
+Status run_controller(const ControllerOptions& options) { return run(options, true); }
+Status serve(const ControllerOptions& options) { return run(options, false); }
+
+}  // namespace caisson
