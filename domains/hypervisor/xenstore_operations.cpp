@@ -115,15 +115,15 @@ Status StoreOperations::remove(std::string_view path) {
         return {};
     }
     if (path == "/") return refuse(EINVAL, "root");
-    TRY(view_.find(parent_path(path)));
 
     std::vector<Change> gone;  // parents before children; also the work list, so that depth is no recursion
     gone.push_back({.path = std::string(path)});
     for (std::size_t next = 0; next < gone.size(); ++next) {
-        const NodeRef node = TRY(view_.find(gone[next].path));
-        const NodeRef parent = TRY(view_.find(parent_path(gone[next].path)));
-        gone[next].readers = {node->permissions, parent->permissions};
         const std::string here = gone[next].path;
+        const NodeRef node = TRY(view_.find(here)), parent = TRY(view_.find(parent_path(here)));
+        // A transaction that has lost already may see a child without its parent, or the reverse.
+        if (!node || !parent) return refuse(EAGAIN, "conflict");
+        gone[next].readers = {node->permissions, parent->permissions};
         for (const std::string& name : node->children)
             gone.push_back({.path = child_path(here, name), .reach = Reach::exact});
     }
