@@ -162,6 +162,7 @@ inline constexpr std::string_view rate = "rate";  // "bytes,microseconds"
 inline constexpr std::string_view ip = "ip";      // addresses separated by blanks
 inline constexpr std::string_view bridge = "bridge";
 inline constexpr std::string_view vifname = "vifname";
+inline constexpr std::string_view gateway_device = "netdev";  // xl: gatewaydev=
 inline constexpr std::string_view script = "script";
 inline constexpr std::string_view hotplug_status = "hotplug-status";
 // Frontend's directory.

@@ -37,7 +37,7 @@ inline constexpr std::uint32_t none = 0, toeplitz = 1;
 }
 
 // A control request whose numbers are within their limits. `refused`: answer with this status, do nothing.
-struct Control {
+struct ControlCall {
     std::uint16_t id = 0;
     std::uint16_t raw_type = 0;  // echoed
     ControlType type{};
@@ -53,9 +53,9 @@ struct Control {
 };
 
 // `mapping_size`: what SET_HASH_MAPPING_SIZE last asked for.
-inline Control parse(const ControlRequest& raw, std::uint32_t mapping_size) {
+inline ControlCall parse(const ControlRequest& raw, std::uint32_t mapping_size) {
     using enum ControlType;
-    Control c{.id = raw.id, .raw_type = raw.type, .type = static_cast<ControlType>(raw.type)};
+    ControlCall c{.id = raw.id, .raw_type = raw.type, .type = static_cast<ControlType>(raw.type)};
     switch (c.type) {
         case get_hash_flags:
         case get_hash_mapping_size: break;

@@ -1,0 +1,48 @@
+// What all parts of one vif's data path share. Lives in its Worker, on the worker's thread.
+#pragma once
+
+#include "backends/net/config.h"
+#include "backends/net/filter.h"
+#include "backends/net/host.h"
+#include "backends/net/rate.h"
+#include "ring/device.h"
+
+namespace caisson::net::backend {
+
+// An event channel and whether it has to be rung: a queue's two rings may share one, and are answered together.
+struct Doorbell {
+    EventChannel channel;
+    bool due = false;
+    void ring(QueueStats& stats) {
+        if (!std::exchange(due, false)) return;
+        channel.notify();
+        stats.notifies_sent.add(1);
+    }
+};
+
+struct Vif {
+    Vif(WorkerContext&& c, const Config& settings, Journal& j)
+        : context(std::move(c)),
+          config(settings),
+          journal(j),
+          source(settings),
+          multicast(j, settings.multicast_control),
+          bucket(settings.rate),
+          direct(context.hypervisor.capabilities().direct_view),
+          private_packet(header_bytes + max_packet + 1) {}
+
+    const ReceiveHash& hash() const { return journal.hash; }
+    DomainId guest() const { return context.address.frontend; }
+
+    WorkerContext context;
+    Config config;
+    Journal& journal;
+    SourceFilter source;
+    MulticastFilter multicast;
+    TokenBucket bucket;
+    bool direct;  // grants can be reached in place
+    std::unique_ptr<Host> host;
+    std::vector<std::byte> private_packet;  // for packets that cannot be moved in place; one call's use
+};
+
+}  // namespace caisson::net::backend
