@@ -1,27 +1,34 @@
 #include "ring/event_channel.h"
 
+#include <sys/ioctl.h>
 #include <unistd.h>
 
 #include <array>
 #include <cerrno>
 #include <cstddef>
+#include <cstdint>
+
+using domid_t = std::uint16_t;  // xen/evtchn.h of Linux takes it from its includer
+#include <xen/evtchn.h>
 
 namespace caisson {
 
 namespace {
 
-// /dev/xen/evtchn: a read gives pending ports and masks them, a write unmasks them (xen/evtchn.h of Linux).
-constexpr std::size_t xen_ports_per_read = 1;
-
+// /dev/xen/evtchn: a read gives pending ports and masks them, a write unmasks them (xen/evtchn.h of Linux). One open
+// file a channel, so there is one port to read.
 bool clear_xen(int fd) {
-    std::array<std::uint32_t, xen_ports_per_read> ports;
-    return ::read(fd, ports.data(), sizeof ports) == static_cast<ssize_t>(sizeof ports);
+    std::uint32_t port;
+    return ::read(fd, &port, sizeof port) == static_cast<ssize_t>(sizeof port);
 }
 
 }  // namespace
 
 bool EventChannel::notify() const {
-    if (kind_ == Kind::xen) return false;  // an ioctl of the Xen port, which is not here yet
+    if (kind_ == Kind::xen) {
+        ioctl_evtchn_notify request{.port = port_.raw};
+        return ::ioctl(notify_.get(), IOCTL_EVTCHN_NOTIFY, &request) == 0;
+    }
     static constexpr char event = 1;
     ssize_t written;
     do written = ::write(notify_.get(), &event, sizeof event);

@@ -29,13 +29,15 @@ void SharedPages::let_go() noexcept {
 Result<End> SharedPages::end() {
     if (owner_ == nullptr) return End::ended;
     Result<End> tried = owner_->end(*this);
-    if (tried && *tried == End::ended) {
-        owner_ = nullptr;
-        memory_ = {};
-        refs_.clear();
-        fd_.reset();
-    }
+    if (tried && *tried == End::ended) Hypervisor::disown(*this);
     return tried;
+}
+
+void Hypervisor::disown(SharedPages& pages) {
+    pages.owner_ = nullptr;
+    pages.memory_ = {};
+    pages.refs_.clear();
+    pages.fd_.reset();
 }
 
 MappedPages& MappedPages::operator=(MappedPages&& other) noexcept {

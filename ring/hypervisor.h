@@ -176,6 +176,8 @@ class Hypervisor {
     virtual Result<End> end(SharedPages& pages) = 0;
     virtual void quarantine(SharedPages&& pages) = 0;
     virtual void unmap(std::uint64_t handle, SharedSpan memory) = 0;
+    // For quarantine(): from here on the pages are the port's, and `pages` is empty.
+    static void disown(SharedPages& pages);
 };
 
 }  // namespace caisson

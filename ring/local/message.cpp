@@ -15,7 +15,11 @@ constexpr std::size_t control_bytes = CMSG_SPACE(most_descriptors * sizeof(int))
 Received receive(int socket, Message& message) {
     alignas(cmsghdr) std::array<std::byte, control_bytes> control;
     iovec data{message.bytes.data(), message.bytes.size()};
-    msghdr header{.msg_iov = &data, .msg_iovlen = 1, .msg_control = control.data(), .msg_controllen = control.size()};
+    msghdr header{};
+    header.msg_iov = &data;
+    header.msg_iovlen = 1;
+    header.msg_control = control.data();
+    header.msg_controllen = control.size();
     message.descriptors.clear();
     ssize_t got;
     do got = ::recvmsg(socket, &header, MSG_DONTWAIT | MSG_CMSG_CLOEXEC);
@@ -40,7 +44,9 @@ Received receive(int socket, Message& message) {
 int send(int socket, std::span<const std::byte> bytes, std::span<const int> descriptors) {
     alignas(cmsghdr) std::array<std::byte, control_bytes> control;
     iovec data{const_cast<std::byte*>(bytes.data()), bytes.size()};
-    msghdr header{.msg_iov = &data, .msg_iovlen = 1};
+    msghdr header{};
+    header.msg_iov = &data;
+    header.msg_iovlen = 1;
     if (!descriptors.empty()) {
         if (descriptors.size() > most_descriptors) return E2BIG;
         header.msg_control = control.data();

@@ -198,7 +198,7 @@ struct ListedDomain {
     std::uint16_t domain;
     std::uint16_t dying;
     std::uint32_t generation;
-    std::uint32_t grants, mappings, ports, connections, quarantined, pages;
+    std::uint32_t grants, regions, mappings, ports, connections, quarantined;
 };
 struct ListReply {
     Reply head;

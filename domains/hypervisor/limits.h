@@ -1,0 +1,21 @@
+// What one domain may use up. Every quota that is hit says its name in the error.
+#pragma once
+
+#include <cstdint>
+
+namespace caisson::hypervisor {
+
+struct Limits {
+    std::uint32_t domains = 256;           // alive at one time
+    std::uint32_t grants = 65536;          // references of a domain: 256 MiB of its memory shared at one time
+    std::uint32_t regions = 4096;          // share() calls alive; a descriptor of the broker each
+    std::uint32_t pages_per_share = 4096;  // the broker zeroes them while the others wait: about 3 ms
+    std::uint32_t mappings = 16384;        // regions of others that a domain has mapped (maptrack of Xen)
+    std::uint32_t ports = 1023;            // libxl's max_event_channels; two descriptors of the broker each
+    std::uint32_t connections = 256;       // sockets to the broker, restricted ones too
+    std::uint32_t messages_per_turn = 16;  // of one connection before the next one is served
+};
+
+inline constexpr std::uint32_t first_grant = 8;  // GNTTAB_NR_RESERVED_ENTRIES: 0 to 7 belong to the toolstack on Xen
+
+}  // namespace caisson::hypervisor
