@@ -27,6 +27,7 @@ class FrontendControl final : public DeviceControl {
     }
 
     Result<Handover> connect(ControlContext& context) override {
+        TRY(offer(context));  // a backend that is in InitWait already gets our rings at once
         SharedPages page = TRY(context.hypervisor.share(context.address.peer(), 1, Access::read_write));
         EventChannel channel = TRY(context.hypervisor.allocate_unbound(context.address.peer()));
         Handover handover;
