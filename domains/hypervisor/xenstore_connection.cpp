@@ -38,8 +38,8 @@ bool StoreConnection::waiting() const {
 }
 
 std::size_t StoreConnection::room() const {
-    if (broken_ || waiting()) return 0;
-    return input_capacity - input_.size();
+    paused_ = !broken_ && waiting();
+    return broken_ || paused_ ? 0 : input_capacity - input_.size();
 }
 
 std::size_t StoreConnection::feed(std::span<const std::byte> bytes, StoreTime now) {

@@ -75,8 +75,8 @@ class StoreConnection {
     const DomainKey who_;
     std::function<void()> wake_;
     bool broken_ = false;
-    bool serving_ = false;  // a request of this connection is being served
-    bool paused_ = false;   // what room() meant when the owner was last told
+    bool serving_ = false;         // a request of this connection is being served
+    mutable bool paused_ = false;  // the owner found no room: it is to be woken when there is
 
     std::string input_;
     std::deque<Message> output_;

@@ -121,8 +121,7 @@ void Xenstored::run(StoreConnection& connection) {
     }
     connection.serving_ = false;
     connection.input_.erase(0, connection.broken_ ? connection.input_.npos : done);
-    const bool paused = !connection.broken_ && connection.waiting();
-    if (std::exchange(connection.paused_, paused) != paused && connection.wake_) connection.wake_();
+    if (connection.paused_ && connection.room() > 0 && connection.wake_) connection.wake_();
 }
 
 void Xenstored::run_waiting(StoreDomain& domain) {
