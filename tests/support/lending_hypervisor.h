@@ -1,0 +1,121 @@
+// A Hypervisor inside one process for a backend under test: the peer's pages are plain memory of the test, so that many
+// thousand runs a second are possible. What grants promise is tested on the real one (tests/conformance/).
+#pragma once
+
+#include <fcntl.h>
+#include <unistd.h>
+
+#include <cstdlib>
+#include <map>
+#include <memory>
+
+#include "ring/detail/shared_access.h"
+#include "ring/hypervisor.h"
+
+namespace caisson::test {
+
+class LendingHypervisor final : public Hypervisor {
+  public:
+    explicit LendingHypervisor(bool direct_view = true) : direct_view_(direct_view) {}
+
+    // What the peer would do: pages that the backend may reach as the grants first, first + 1, ...
+    struct Grant {
+        std::uint32_t first = 0;
+        SharedSpan memory;
+    };
+    Grant lend(std::uint32_t pages, Access access) {
+        const std::uint32_t first = next_;
+        next_ += pages + 1;  // a reference between two grants is nobody's
+        auto& region = regions_[first];
+        region.bytes = pages * page_size;
+        region.access = access;
+        region.base.reset(static_cast<std::byte*>(std::aligned_alloc(page_size, region.bytes)));
+        std::memset(region.base.get(), 0, region.bytes);
+        return {first, detail::SharedAccess::span(region.base.get(), region.bytes)};
+    }
+
+    DomainId self() const override { return DomainId(1); }
+    Capabilities capabilities() const override { return {.copy = true, .direct_view = direct_view_}; }
+
+    Result<MappedPages> map(DomainId, std::span<const GrantRef> refs, Access access) override {
+        GrantStatus status = GrantStatus::okay;
+        const SharedSpan page =
+            refs.size() == 1 ? find({.ref = refs[0], .length = page_size}, access, status) : SharedSpan();
+        if (page.empty()) return peer_fault("grant reference");
+        ++mapped;
+        return MappedPages(*this, 1, page);
+    }
+    Status copy(std::span<GrantCopy> batch) override {
+        for (GrantCopy& one : batch) {
+            const bool from = one.direction == GrantCopy::Direction::from_peer;
+            const GrantRange& range = from ? one.source : one.target;
+            one.status = GrantStatus::okay;
+            const SharedSpan bytes = find(range, from ? Access::read_only : Access::read_write, one.status);
+            if (one.status != GrantStatus::okay) continue;
+            if (from)
+                (void)bytes.copy_out(0, {one.local, range.length});
+            else
+                (void)bytes.copy_in(0, {one.local, range.length});
+        }
+        return {};
+    }
+    SharedSpan view(const GrantRange& range, Access access, GrantStatus& status) override {
+        return find(range, access, status);
+    }
+
+    Result<SharedPages> share(DomainId, std::uint32_t, Access) override { return unsupported("share"); }
+    Result<SharedPages> adopt(DomainId, Fd, std::vector<GrantRef>) override { return unsupported("adopt"); }
+    Result<SharedPages> reclaim(GrantRef) override { return unsupported("reclaim"); }
+    Result<EventChannel> allocate_unbound(DomainId) override { return unsupported("event channels"); }
+    Result<EventChannel> bind_interdomain(DomainId, Port) override { return unsupported("event channels"); }
+    void close(EventChannel) override {}
+    Result<Fd> restrict_to(std::span<const DomainId>) override { return unsupported("restrict"); }
+    std::size_t quarantined_pages() const override { return 0; }
+    void retry_quarantine() override {}
+
+    int mapped = 0;  // must be 0 when everything was given back
+
+  protected:
+    Result<End> end(SharedPages&) override { return End::ended; }
+    void quarantine(SharedPages&&) override {}
+    void unmap(std::uint64_t, SharedSpan) override { --mapped; }
+
+  private:
+    struct Free {
+        void operator()(std::byte* base) const { std::free(base); }
+    };
+    struct Region {
+        std::unique_ptr<std::byte, Free> base;
+        std::size_t bytes = 0;
+        Access access = Access::read_only;
+    };
+    SharedSpan find(const GrantRange& range, Access access, GrantStatus& status) const {
+        auto it = regions_.upper_bound(range.ref.raw);
+        if (it == regions_.begin()) return status = GrantStatus::bad_reference, SharedSpan();
+        const auto& [first, region] = *std::prev(it);
+        const std::size_t page = range.ref.raw - first;
+        if (page >= region.bytes / page_size) return status = GrantStatus::bad_reference, SharedSpan();
+        if (access == Access::read_write && region.access == Access::read_only)
+            return status = GrantStatus::denied, SharedSpan();
+        if (!fits<std::size_t>(range.offset, range.length, page_size))
+            return status = GrantStatus::bad_range, SharedSpan();
+        return detail::SharedAccess::span(region.base.get() + page * page_size + range.offset, range.length);
+    }
+
+    bool direct_view_;
+    std::uint32_t next_ = 8;
+    std::map<std::uint32_t, Region> regions_;
+};
+
+// An event channel's two ends without a hypervisor: a pipe each way.
+struct LooseChannel {
+    EventChannel ours, theirs;
+    static LooseChannel make() {
+        int one[2], two[2];
+        if (::pipe2(one, O_CLOEXEC | O_NONBLOCK) != 0 || ::pipe2(two, O_CLOEXEC | O_NONBLOCK) != 0) std::abort();
+        return {EventChannel(EventChannel::Kind::local, DomainId(2), Port(1), Fd(one[0]), Fd(two[1])),
+                EventChannel(EventChannel::Kind::local, DomainId(1), Port(1), Fd(two[0]), Fd(one[1]))};
+    }
+};
+
+}  // namespace caisson::test
