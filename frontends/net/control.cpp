@@ -96,7 +96,8 @@ Status FrontendControl::offer(ControlContext& context) {
 }
 
 Result<Handover> FrontendControl::connect(ControlContext& context) {
-    Status status = negotiate(context);
+    Status status = offer(context);  // a backend may be waiting before we ever looked
+    if (status) status = negotiate(context);
     if (status) status = share(context);
     if (status) status = context.own.store().transaction([&] { return write_keys(context); });
     if (!status) {
