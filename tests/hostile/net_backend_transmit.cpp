@@ -154,7 +154,7 @@ TEST_CASE("xsa_423 headers split at any byte arrive in one piece") {
 }
 
 TEST_CASE("xsa_432 every number of slots with every tiny size is answered slot by slot") {
-    Guest guest;
+    Guest guest({.enforce_mac = false});  // the split headers are not the packet that good() made
     (void)guest.good();
     unsigned shown = 0;
     for (unsigned slots = 1; slots <= 19; ++slots)
