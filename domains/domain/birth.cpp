@@ -85,7 +85,7 @@ Result<Note> receive_note(int socket) {
 // ---- PID 1, until it becomes domain-init ----
 
 Result<Fd> listen_at(const char* path, int type) {
-    Fd socket(::socket(AF_UNIX, type | SOCK_CLOEXEC, 0));
+    Fd socket(::socket(AF_UNIX, type | SOCK_CLOEXEC | SOCK_NONBLOCK, 0));
     if (!socket) return host_fault(errno, "socket", path);
     sockaddr_un address{};
     address.sun_family = AF_UNIX;
@@ -139,17 +139,11 @@ Status become_init(int talk, int output) {
     ::syscall(SYS_close_range, plan_descriptor + 1, ~0u, 0);
     ::setsid();
     const char* const arguments[] = {command_inside, "domain-init", nullptr};
-    const std::string path = std::string("CAISSON_HYPERVISOR=") + hypervisor_socket;
-    const std::string store = std::string("XENSTORED_PATH=") + xenstored_socket;
-    const char* const environment[] = {"PATH=/usr/local/sbin:/usr/local/bin:/usr/sbin:/usr/bin:/sbin:/bin",
-                                       "HOME=/root",
-                                       "USER=root",
-                                       "TERM=linux",
-                                       "container=caisson",
-                                       path.c_str(),
-                                       store.c_str(),
-                                       nullptr};
-    ::execve(command_inside, const_cast<char* const*>(arguments), const_cast<char* const*>(environment));
+    const auto variables = environment();
+    std::vector<char*> pointers;
+    for (const auto& variable : variables) pointers.push_back(const_cast<char*>(variable.c_str()));
+    pointers.push_back(nullptr);
+    ::execve(command_inside, const_cast<char* const*>(arguments), pointers.data());
     return host_fault(errno, "exec", command_inside);
 }
 
@@ -212,6 +206,15 @@ Result<Cloned> clone_into_namespaces() {
 
 }  // namespace
 
+std::vector<std::string> environment() {
+    return {"PATH=/usr/local/sbin:/usr/local/bin:/usr/sbin:/usr/bin:/sbin:/bin",
+            "HOME=/root",
+            "USER=root",
+            "container=caisson",
+            std::string("CAISSON_HYPERVISOR=") + hypervisor_socket,
+            std::string("XENSTORED_PATH=") + xenstored_socket};
+}
+
 Newborn::Newborn(Newborn&& other) noexcept
     : pid_(other.pid_),
       pidfd_(std::move(other.pidfd_)),
@@ -264,6 +267,8 @@ Status Newborn::start(const Plan& plan) {
     if (answer)
         return std::unexpected(Error{.fault = Fault::unsupported, .err = EIO, .what = "", .detail = answer->text});
     started_ = true;
+    hypervisor_.reset();
+    xenstored_.reset();
     return {};
 }
 

@@ -61,6 +61,9 @@ class Newborn {
 // Errors say what the machine refuses and how to allow it (err EPERM: no user namespaces).
 Result<Newborn> bear(const BirthOptions& options);
 
+// The environment of every program of a domain.
+std::vector<std::string> environment();
+
 // The file descriptor on which `caisson domain-init` finds its plan.
 inline constexpr int plan_descriptor = 3;
 

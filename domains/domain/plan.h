@@ -27,7 +27,6 @@ struct Plan {
     bool driver_domain = false;    // devd runs
     bool frontends = false;        // frontd runs
     bool forward = false;          // routes between its interfaces
-    std::string gateway;           // the address that routed vifs of this domain carry; empty: none
     std::string nftables;          // the text of a rules file, not its name
     std::string run;               // a command for /bin/sh; empty: the domain only waits
     std::vector<InterfacePlan> interfaces;

@@ -89,6 +89,8 @@ struct CfgFile::Report {
 };
 
 CfgFile::CfgFile() : report_(std::make_unique<Report>()) {}
+CfgFile::CfgFile(CfgFile&&) noexcept = default;
+CfgFile& CfgFile::operator=(CfgFile&&) noexcept = default;
 CfgFile::~CfgFile() = default;
 void CfgFile::Destroy::operator()(XLU_Config* cfg) const { xlu_cfg_destroy(cfg); }
 

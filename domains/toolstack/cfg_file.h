@@ -34,8 +34,8 @@ class CfgFile {
     // its text names the line.
     static Result<CfgFile> parse(std::string_view text, const std::string& name, const std::vector<std::string>& extra);
     static Result<CfgFile> read(const std::string& path, const std::vector<std::string>& extra);
-    CfgFile(CfgFile&&) noexcept = default;
-    CfgFile& operator=(CfgFile&&) noexcept = default;
+    CfgFile(CfgFile&&) noexcept;
+    CfgFile& operator=(CfgFile&&) noexcept;
     ~CfgFile();
 
     const std::string& name() const { return name_; }

@@ -36,7 +36,7 @@ constexpr auto used = std::to_array<std::string_view>({"name",
                                                        "caisson_net",
                                                        "caisson_nftables",
                                                        "caisson_forward",
-                                                       "caisson_gateway",
+
                                                        "caisson_uplink",
                                                        "caisson_uplink_run"});
 
@@ -287,9 +287,6 @@ void inside(CfgFile& file, DomainConfig& config) {
     config.run = file.text("caisson_run").value_or("");
     config.nftables = rules(file);
     config.forward = file.flag("caisson_forward").value_or(false);
-    config.gateway = file.text("caisson_gateway").value_or("");
-    if (!config.gateway.empty() && !address_valid(config.gateway, false))
-        file.problem("caisson_gateway", "'" + escaped(config.gateway) + "' is no IP address");
     if (const auto spec = file.text("caisson_uplink")) {
         auto uplink = parse_uplink(*spec);
         if (uplink)

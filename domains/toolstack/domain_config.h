@@ -34,7 +34,6 @@ struct DomainConfig {
     std::vector<Interface> interfaces;  // caisson_net
     std::string nftables;               // caisson_nftables: the text of that file
     bool forward = false;               // caisson_forward: routes between its interfaces
-    std::string gateway;                // caisson_gateway: the address routed vifs carry in this driver domain
     Uplink uplink;                      // caisson_uplink
     std::string uplink_run;             // caisson_uplink_run: a command in the sandbox's network
 };

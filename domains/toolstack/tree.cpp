@@ -163,13 +163,7 @@ Tree console_tree(const Channel* channel, DomainId frontend, DomainId backend) {
         add_if(entries.back, "path", channel->path);
         entries.fixed.emplace_back("name", channel->name);
     }
-    // Not even the directory of console 0 is the guest's own: what a guest could delete there it could also replace.
-    // Its ring is the guest's to announce here (on Xen the domain builder makes it).
-    if (first) {
-        entries.front.emplace_back("ring-ref", "");
-        entries.front.emplace_back("port", "");
-    }
-    return device_tree(link, entries, first ? owned(backend, frontend) : owned(frontend, backend));
+    return device_tree(link, entries, owned(frontend, backend));
 }
 
 Status write_tree(Store& store, const Tree& tree) {

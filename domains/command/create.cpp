@@ -1,0 +1,98 @@
+#include <chrono>
+#include <cstdio>
+#include <thread>
+
+#include "domains/command/command.h"
+#include "domains/toolstack/cfg_file.h"
+#include "domains/toolstack/domain_config.h"
+#include "domains/toolstack/keeper.h"
+#include "domains/toolstack/toolstack.h"
+
+namespace caisson::command {
+namespace {
+
+using namespace std::chrono_literals;
+using toolstack::State;
+
+constexpr auto connect_patience = 10s;
+
+Result<toolstack::DomainConfig> read_config(const CreateOptions& options) {
+    auto file = TRY(toolstack::CfgFile::read(options.file, options.settings));
+    auto parsed = toolstack::parse_domain(file);
+    if (!parsed) return std::unexpected(parsed.error());
+    for (const auto& warning : parsed->warnings) say("warning: " + warning);
+    return std::move(parsed->config);
+}
+
+bool connected(Store& store, const toolstack::DeviceLink& link) {
+    const auto now = toolstack::states(store, link);
+    return now && now->backend == XenbusState::connected && now->frontend == XenbusState::connected;
+}
+
+// The first device that does not connect in time is the one worth naming.
+Status wait_for_devices(const State& state, DomainId domain) {
+    auto toolstack = TRY(toolstack::Toolstack::open(state));
+    const auto devices = TRY(toolstack::devices_of(toolstack.store(), domain));
+    const auto end = std::chrono::steady_clock::now() + connect_patience;
+    for (const auto& link : devices)
+        while (!connected(toolstack.store(), link)) {
+            if (std::chrono::steady_clock::now() > end)
+                return unsupported("", link.device_class + " " + std::to_string(link.id.raw) + " of domain " +
+                                           std::to_string(domain.raw) +
+                                           " does not connect; 'caisson log' of it and of its " +
+                                           "backend domain may say why");
+            std::this_thread::sleep_for(10ms);
+        }
+    return {};
+}
+
+int create_in_foreground(const State& state, const toolstack::DomainConfig& config) {
+    int failed = 0;
+    const int code = toolstack::keep(state, config, {.echo = true, .born = [&](const auto& born) {
+                                                         if (!born) failed = complain(born.error());
+                                                     }});
+    return failed != 0 ? failed : code;
+}
+
+}  // namespace
+
+int create(const State& state, const CreateOptions& options) {
+    const auto config = read_config(options);
+    if (!config) return complain(config.error());
+    if (options.check) return exit_ok;
+    if (options.start && !toolstack::hypervisor_process(state))
+        if (const int failed = hypervisor(state, {.background = true}); failed != 0) return failed;
+    // Without one there are no folders either, in which a keeper could complain.
+    if (auto running = toolstack::Toolstack::open(state); !running) return complain(running.error());
+    if (options.foreground) return create_in_foreground(state, *config);
+    const auto born = toolstack::keep_in_background(state, *config);
+    if (!born) return complain(born.error());
+    std::printf("%s runs as domain %u\n", born->name.c_str(), born->domid);
+    std::fflush(stdout);
+    if (!options.wait) return exit_ok;
+    const auto waited = wait_for_devices(state, DomainId{born->domid});
+    return waited ? exit_ok : complain(waited.error());
+}
+
+int destroy(const State& state, const std::vector<std::string>& domains, bool all) {
+    if (all == !domains.empty()) return say("destroy: name domains, or say --all"), exit_usage;
+    auto toolstack = toolstack::Toolstack::open(state);
+    if (!toolstack) return complain(toolstack.error());
+    std::vector<std::string> names = domains;
+    if (all) {
+        auto everyone = toolstack->list();
+        if (!everyone) return complain(everyone.error());
+        // The youngest first: guests before the driver domains that serve them.
+        for (auto domain = everyone->rbegin(); domain != everyone->rend(); ++domain)
+            if (domain->usage.id != control_domain) names.push_back(std::to_string(domain->usage.id.raw));
+    }
+    int code = exit_ok;
+    for (const auto& name : names) {
+        const auto found = toolstack->find(name);
+        const auto done = found ? toolstack->destroy(*found) : Status(std::unexpected(found.error()));
+        if (!done) code = complain(done.error());
+    }
+    return code;
+}
+
+}  // namespace caisson::command

@@ -1,0 +1,145 @@
+// caisson: the command. Every subcommand has --help; --help of the whole says what the exit codes mean.
+#include <CLI/CLI.hpp>
+#include <cstdio>
+#include <iostream>
+
+#include "domains/command/command.h"
+#include "domains/toolstack/state.h"
+
+using namespace caisson;
+using namespace caisson::command;
+
+namespace {
+
+constexpr const char* summary =
+    "Paravirtual split drivers for Xen, in user space; and a local hypervisor, so that they run without Xen.";
+constexpr const char* exit_codes =
+    "Exit codes: 0 done; 1 failed; 2 wrong usage; 3 no such domain; 4 the machine lacks something (the message says "
+    "what,\n"
+    "and how to get it); 5 no hypervisor runs. 'exec' and 'create --foreground' end with the exit code of the "
+    "command,\n"
+    "or 128 + N when signal N ended it.";
+
+// Fills in what the chosen subcommand will do; CLI11 calls it after everything is parsed.
+struct Line {
+    CLI::App app{summary, "caisson"};
+    std::string state_folder;
+    int code = exit_ok;
+
+    HypervisorOptions hypervisor_options;
+    CreateOptions create_options;
+    ListOptions list_options;
+    TopOptions top_options;
+    ConsoleOptions console_options;
+    std::vector<std::string> names, words;
+    std::string name, shell;
+    bool all = false;
+
+    // A subcommand that works on a hypervisor's state.
+    template <class Run>
+    void on_state(CLI::App* command, Run run) {
+        command->callback([this, run] {
+            const auto state = toolstack::find_state(state_folder);
+            code = state ? run(*state) : complain(state.error());
+        });
+    }
+
+    void domains() {
+        auto* hypervisor_command = app.add_subcommand("hypervisor", "Run the local hypervisor, in the foreground");
+        hypervisor_command->add_flag("--daemon", hypervisor_options.background,
+                                     "Return when it is ready, leave it running");
+        hypervisor_command->add_flag("!--no-console", hypervisor_options.console,
+                                     "Do not serve consoles from Domain-0 (they need a driver domain then)");
+        on_state(hypervisor_command, [this](const auto& state) { return hypervisor(state, hypervisor_options); });
+
+        auto* shutdown_command = app.add_subcommand("shutdown", "Destroy all domains and stop the local hypervisor");
+        on_state(shutdown_command, [](const auto& state) { return shut_down(state); });
+
+        auto* create_command = app.add_subcommand("create", "Make a domain from an xl.cfg file");
+        create_command->add_option("FILE", create_options.file, "The file; keys are those of xl.cfg(5)")->required();
+        create_command->add_option("KEY=VALUE", create_options.settings, "Settings that override the file's");
+        create_command->add_flag("--wait", create_options.wait, "Return when every device is connected");
+        create_command->add_flag("-F,--foreground", create_options.foreground,
+                                 "Stay, show its output, end with its exit code");
+        create_command->add_flag("--start", create_options.start, "Start a hypervisor first, if none runs");
+        create_command->add_flag("-n,--check", create_options.check,
+                                 "Read the file and say what is wrong; make nothing");
+        on_state(create_command, [this](const auto& state) { return create(state, create_options); });
+
+        auto* destroy_command = app.add_subcommand("destroy", "End domains at once, as pulling the plug does");
+        destroy_command->add_option("DOMAIN", names, "Names or ids");
+        destroy_command->add_flag("--all", all, "All of them");
+        on_state(destroy_command, [this](const auto& state) { return destroy(state, names, all); });
+
+        auto* list_command = app.add_subcommand("list", "Show the domains");
+        list_command->add_flag("--json", list_options.json, "As JSON");
+        list_command->add_flag("--names", list_options.names, "Only the names, for scripts");
+        on_state(list_command, [this](const auto& state) { return list(state, list_options); });
+    }
+
+    void looking_in() {
+        auto* console_command = app.add_subcommand("console", "Attach to a domain's console; leave with Ctrl-]");
+        console_command->add_option("DOMAIN", console_options.domain, "Name or id")->required();
+        console_command->add_option("-n,--number", console_options.channel, "Which: a number, or a channel's name")
+            ->capture_default_str();
+        on_state(console_command, [this](const auto& state) { return console(state, console_options); });
+
+        auto* exec_command = app.add_subcommand("exec", "Run a command inside a domain: exec DOMAIN -- COMMAND...");
+        exec_command->add_option("DOMAIN", name, "Name or id")->required();
+        exec_command->add_option("COMMAND", words, "After --, with its arguments; a shell if there is none");
+        on_state(exec_command, [this](const auto& state) { return exec(state, name, words); });
+
+        auto* log_command =
+            app.add_subcommand("log", "Print what a domain's own services and console-less programs wrote");
+        log_command->add_option("DOMAIN", name, "Its name; it may be dead")->required();
+        on_state(log_command, [this](const auto& state) { return log(state, name); });
+
+        auto* top_command = app.add_subcommand("top", "Show what the devices of all domains carry");
+        top_command->add_flag("--once", top_options.once, "One table, totals only");
+        top_command->add_flag("--json", top_options.json, "One sample, as JSON");
+        top_command->add_option("-d,--delay", top_options.delay, "Seconds between tables")
+            ->check(CLI::Range(0.1, 3600.0))
+            ->capture_default_str();
+        on_state(top_command, [this](const auto& state) { return top(state, top_options); });
+
+        auto* completion_command =
+            app.add_subcommand("completion", "Print a completion script: source <(caisson completion bash)");
+        completion_command->add_option("SHELL", shell, "bash or zsh")
+            ->required()
+            ->check(CLI::IsMember({"bash", "zsh"}));
+        completion_command->callback([this] { std::cout << completion(shell); });
+    }
+
+    void inside() {
+        const auto add = [this](const char* word, const char* what, int (*run)()) {
+            auto* command = app.add_subcommand(word, what)->group("Inside a domain");
+            command->callback([this, run] { code = run(); });
+            return command;
+        };
+        add("devd", "Serve the backends of this domain (a driver domain)", devd);
+        add("frontd", "Drive the frontends of this domain", frontd);
+        add("worker", "Serve one device (started by devd and frontd)", worker)->group("");
+        add("domain-init", "PID 1 of a local domain (started by create)", domain_init)->group("");
+    }
+};
+
+}  // namespace
+
+int main(int argc, char** argv) {
+    Line line;
+    line.app.footer(exit_codes);
+    line.app.add_option(
+        "--state", line.state_folder,
+        "The hypervisor's folder (default: $CAISSON_STATE, $XDG_RUNTIME_DIR/caisson, as root /run/caisson)");
+    line.app.require_subcommand(1);
+    line.domains();
+    line.looking_in();
+    line.inside();
+    for (auto* command : line.app.get_subcommands([](CLI::App*) { return true; })) command->fallthrough();
+    try {
+        line.app.parse(argc, argv);
+    } catch (const CLI::ParseError& wrong) {
+        return line.app.exit(wrong) == 0 ? exit_ok : exit_usage;
+    }
+    return line.code;
+}

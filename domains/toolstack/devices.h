@@ -1,0 +1,33 @@
+// The devices of a domain, by the copy that only Dom0 can write: neither the guest's directory nor the backend's is
+// asked which devices there are or whose they are (XSA-175, XSA-178).
+//
+// Threads: one, the Store's.
+#pragma once
+
+#include <chrono>
+#include <vector>
+
+#include "domains/toolstack/tree.h"
+#include "protocols/words.h"
+#include "protocols/xenbus.h"
+#include "ring/store.h"
+
+namespace caisson::toolstack {
+
+// What /libxl/N/device names. Entries that are no devices are left out.
+Result<std::vector<DeviceLink>> devices_of(Store& store, DomainId domain);
+
+// The backend's state, and the frontend's; whatever the peers wrote there that is no state is `unknown`.
+struct DeviceStates {
+    XenbusState frontend = XenbusState::unknown, backend = XenbusState::unknown;
+};
+Result<DeviceStates> states(Store& store, const DeviceLink& link);
+
+// Asks the backends to close (online 0, state Closing), waits for them no longer than `patience` in all, then removes
+// the directories whatever they did. The frontends are gone already.
+Status detach_all(Store& store, const std::vector<DeviceLink>& devices, std::chrono::milliseconds patience);
+
+// Every trace of a domain that is dead: its devices, /local/domain/N, /vm/UUID, /libxl/N. Nothing to do is success.
+Status remove_domain(Store& store, DomainId domain, const std::string& uuid, std::chrono::milliseconds patience);
+
+}  // namespace caisson::toolstack
