@@ -56,7 +56,7 @@ class Writer {
             if (continues(state_.pending[0], state_.length, byte)) return continued(byte);
             rest_of_sequence();
         }
-        if (state_.carriage && byte != '\n') carriage();
+        if (state_.carriage && byte != '\n' && byte != '\r') carriage();
         first(byte);
     }
     void rest() {

@@ -1,5 +1,6 @@
 #include "backends/console/host.h"
 
+#include <poll.h>
 #include <stdlib.h>
 #include <sys/socket.h>
 #include <sys/stat.h>
@@ -100,6 +101,12 @@ bool HostPort::accept() {
     line_ = std::move(client);
     input_ended_ = false;
     return true;
+}
+
+short HostPort::look() const {
+    static constexpr timespec at_once{};
+    pollfd line{.fd = line_.get(), .events = POLLOUT, .revents = 0};
+    return ::ppoll(&line, 1, &at_once, nullptr) > 0 ? line.revents : short{0};
 }
 
 std::size_t HostPort::write(std::span<const std::byte> bytes) {

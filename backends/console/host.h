@@ -53,6 +53,8 @@ class HostPort {
     std::size_t read(std::span<std::byte> to);
     // A client that has closed its sending half may still want to listen.
     bool input_ended() const { return input_ended_; }
+    // POLLOUT, POLLHUP and the like, without waiting.
+    short look() const;
 
   private:
     HostKind kind_ = HostKind::none;

@@ -12,6 +12,9 @@ constexpr unsigned pieces_a_turn = 4;       // what one device may cost the othe
 constexpr unsigned pieces_at_the_end = 64;  // a dead guest's ring holds two; a living one does not stop us for ever
 constexpr std::size_t most_shown_at_once = 1024;  // what a killed worker may lose on its way to the reader
 
+constexpr short watched_now_and_then = -1;
+constexpr auto now_and_then = std::chrono::milliseconds(100);
+
 std::uint32_t index_in(SharedSpan page, std::size_t offset) {
     std::uint32_t index = 0;
     page.copy_out(offset, std::as_writable_bytes(std::span(&index, 1)));
@@ -164,13 +167,17 @@ void BackendWorker::watch_host() {
     if (host_.attached()) {
         room_seen_ = in_.room().value_or(0);
         wanted = POLLHUP;
-        if (room_seen_ > 0 && !host_.input_ended()) wanted |= POLLIN;
+        if (room_seen_ > 0) wanted |= POLLIN;
         if (reader_full_) wanted |= POLLOUT;
     }
+    // io_uring always reports a line whose other half is closed: such a one is looked at now and then.
+    if (host_.input_ended()) wanted = watched_now_and_then;
     if (wanted == watched_) return;
     watched_ = wanted;
     host_watch_.reset();
-    if (wanted != 0)
+    if (wanted == watched_now_and_then)
+        host_watch_ = context_.loop.every(now_and_then, [this] { host_ready(host_.look()); });
+    else if (wanted != 0)
         host_watch_ = context_.loop.watch(host_.line(), wanted, [this](short events) { host_ready(events); });
 }
 

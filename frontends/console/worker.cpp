@@ -8,8 +8,8 @@ namespace {
 
 constexpr unsigned pieces_a_turn = 4;
 constexpr std::size_t piece = 1024;
-constexpr int patience_ms = 20;            // for one answer of the backend at the end
-constexpr unsigned longest_farewell = 50;  // answers; a backend that takes nothing gets one
+constexpr timespec patience{.tv_sec = 0, .tv_nsec = 250'000'000};  // for one answer of the backend at the end
+constexpr unsigned longest_farewell = 50;                          // answers; a backend that takes nothing gets one
 
 FrontPort open_port(WorkerContext& context, SharedSpan page, const EventChannel& channel) {
     auto& journal = *reinterpret_cast<FrontJournal*>(context.journal.data());
@@ -60,7 +60,7 @@ void FrontendWorker::last_words() {
         const auto room = port_.room();
         if (!room || *room > 0) return;  // the pty is empty, or the backend broke the rules
         pollfd wait{.fd = channel_.wait_fd(), .events = POLLIN, .revents = 0};
-        if (::poll(&wait, 1, patience_ms) <= 0 || !channel_.clear()) return;
+        if (::ppoll(&wait, 1, &patience, nullptr) <= 0 || !channel_.clear()) return;
         channel_.unmask();
     }
 }

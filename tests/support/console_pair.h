@@ -361,6 +361,11 @@ class ConsolePair {
     Loop& loop() { return *loop_; }
     const std::string& link() const { return link_; }
 
+    // The guest's controller ends in order: its worker may finish.
+    void shut_down_guest() {
+        front_->endpoint().stop();
+        until([&] { return front_->endpoint().finished(); });
+    }
     // The guest's domain dies with everything in it.
     void destroy_guest() {
         front_.reset();
