@@ -16,7 +16,10 @@ constexpr int events_per_turn = 64;
 constexpr int accepts_per_turn = 16;
 // Unread answers keep descriptors in flight, of which the kernel allows a user only so many: a client may have a few
 // answers unread, not hundreds.
-constexpr int unread_answer_bytes = 16 * 1024;
+void limit_unread(const Fd& socket) {
+    static constexpr int bytes = 16 * 1024;
+    (void)::setsockopt(socket.get(), SOL_SOCKET, SO_SNDBUF, &bytes, sizeof bytes);
+}
 
 StoreTime now() { return std::chrono::duration_cast<StoreTime>(std::chrono::steady_clock::now().time_since_epoch()); }
 
@@ -153,7 +156,7 @@ void Broker::accept_some(int listener, DomainKey domain) {
         if (domain.id == control_domain &&
             (::getsockopt(socket.get(), SOL_SOCKET, SO_PEERCRED, &peer, &size) != 0 || peer.uid != uid_))
             continue;  // Dom0 is the user who runs the broker (XSA-468)
-        ::setsockopt(socket.get(), SOL_SOCKET, SO_SNDBUF, &unread_answer_bytes, sizeof unread_answer_bytes);
+        limit_unread(socket);
         const auto id = hypercalls_.connect(domain);
         if (!id) continue;  // over its quota: closed
         if (!add(Kind::connection, std::move(socket), domain, *id)) hypercalls_.disconnect(*id);
@@ -177,20 +180,29 @@ void Broker::serve(int fd, ConnectionId connection) {
         if (message_.truncated) return drop(fd, connection);
         Answer reply = hypercalls_.handle(connection, message_.data(), std::move(message_.descriptors));
         message_.descriptors.clear();
-        if (!answer(fd, reply)) return drop(fd, connection);
+        if (!answer(fd, std::move(reply))) return drop(fd, connection);
     }
 }
 
 // False: the client cannot be answered, and what it asked for goes with its connection.
-bool Broker::answer(int fd, Answer& answer) {
+bool Broker::answer(int fd, Answer answer) {
     if (answer.bytes.empty()) return false;
-    if (answer.created) created(*answer.created);
+    if (answer.created) {
+        const DomainKey key = answer.created->key;
+        if (const Status made = created(*answer.created); !made) {
+            release(key);
+            answer = Hypercalls::failed(answer, made.error());
+        }
+    }
     if (answer.destroyed) destroy(*answer.destroyed);
     if (answer.restricted) {
-        const auto& [id, socket] = *answer.restricted;
-        ::setsockopt(socket.get(), SOL_SOCKET, SO_SNDBUF, &unread_answer_bytes, sizeof unread_answer_bytes);
-        if (!add(Kind::connection, std::move(answer.restricted->socket), sources_.at(fd).domain, id))
+        const ConnectionId id = answer.restricted->id;
+        limit_unread(answer.restricted->socket);
+        const Status added = add(Kind::connection, std::move(answer.restricted->socket), sources_.at(fd).domain, id);
+        if (!added) {
             hypercalls_.disconnect(id);
+            answer = Hypercalls::failed(answer, added.error());
+        }
     }
     std::vector<int> descriptors;
     for (const Fd& descriptor : answer.descriptors) descriptors.push_back(descriptor.get());
@@ -204,18 +216,20 @@ void Broker::drop(int fd, ConnectionId connection) {
 
 // ---- Domains -------------------------------------------------------------------------------------------------------
 
-void Broker::created(NewDomain& domain) {
+Status Broker::created(NewDomain& domain) {
     const DomainKey key = domain.key;
-    const std::string home = "/local/domain/" + std::to_string(key.id.raw);
-    (void)store_.create(key.id, key.generation);
-    (void)store_.write(home + "/domid", std::to_string(key.id.raw));
-    (void)store_.set_permissions(home, {"n0", "r" + std::to_string(key.id.raw)});
-    (void)store_.set_permissions(home + "/domid", {"n0", "r" + std::to_string(key.id.raw)});
-    (void)store_sockets_.listen(std::move(domain.xenstored), key.id);
-    (void)add(Kind::listener, std::move(domain.hypervisor), key);
-    if (!domain.process) return;
+    const std::string number = std::to_string(key.id.raw), home = "/local/domain/" + number;
+    TRY(store_.create(key.id, key.generation));
+    TRY(store_.write(home + "/domid", number));
+    TRY(store_.set_permissions(home, {"n0", "r" + number}));
+    TRY(store_.set_permissions(home + "/domid", {"n0", "r" + number}));
+    TRY(store_sockets_.listen(std::move(domain.xenstored), key.id));
+    TRY(add(Kind::listener, std::move(domain.hypervisor), key));
+    if (!domain.process) return {};
     const int process = domain.process.get();
-    if (add(Kind::process, std::move(domain.process), key)) processes_[key] = process;
+    TRY(add(Kind::process, std::move(domain.process), key));
+    processes_[key] = process;
+    return {};
 }
 
 // Its processes are killed; it stays until they are really gone, for until then they use what they mapped.

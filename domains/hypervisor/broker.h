@@ -58,10 +58,10 @@ class Broker {
     void accept_some(int listener, DomainKey domain);
     void refuse_one(int listener);
     void serve(int fd, ConnectionId connection);
-    bool answer(int fd, Answer& answer);
+    bool answer(int fd, Answer answer);
     void drop(int fd, ConnectionId connection);
 
-    void created(NewDomain& domain);
+    Status created(NewDomain& domain);
     void destroy(DomainKey domain);
     void release(DomainKey domain);
 

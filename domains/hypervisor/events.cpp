@@ -33,13 +33,14 @@ void Events::remove(DomainKey domain) {
     ports_.erase(found);
 }
 
-void Events::remove(ConnectionId connection) {
-    for (auto& [domain, ports] : ports_)
-        for (auto record = ports.begin(); record != ports.end();) {
-            const auto next = std::next(record);
-            if (record->second.owner == connection) close(ports, record);
-            record = next;
-        }
+void Events::remove(ConnectionId connection, DomainKey domain) {
+    const auto found = ports_.find(domain);
+    if (found == ports_.end()) return;
+    for (auto record = found->second.begin(); record != found->second.end();) {
+        const auto next = std::next(record);
+        if (record->second.owner == connection) close(found->second, record);
+        record = next;
+    }
 }
 
 Result<Events::End> Events::allocate_unbound(ConnectionId owner, DomainKey self, DomainKey peer) {
@@ -54,6 +55,7 @@ Result<Events::End> Events::allocate_unbound(ConnectionId owner, DomainKey self,
     record.spare = {std::move(towards_peer.read), std::move(towards_us.write)};
     Ends given = TRY(hand_out(record.own));
     ports.emplace(port, std::move(record));
+    ++total_;
     return End{port, std::move(given.inbox), std::move(given.outbox)};
 }
 
@@ -78,6 +80,7 @@ Result<Events::End> Events::bind_interdomain(ConnectionId owner, DomainKey self,
     if (other.spare.inbox) own = std::move(other.spare);
     other.remote = port;
     Record& record = ports[port];
+    ++total_;
     record.peer = peer;
     record.remote = remote;
     record.owner = owner;
@@ -99,6 +102,7 @@ Status Events::close(DomainKey self, Port port) {
 void Events::close(Ports& ports, Ports::iterator record) {
     const State state = record->second;
     ports.erase(record);
+    --total_;
     if (state.remote.raw == 0) return;
     const auto theirs = ports_.find(state.peer);
     if (theirs == ports_.end()) return;

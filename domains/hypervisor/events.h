@@ -18,8 +18,8 @@ class Events {
     Events(const OwnDescriptors& descriptors, const Limits& limits) : descriptors_(descriptors), limits_(limits) {}
 
     void add(DomainKey domain) { ports_.try_emplace(domain); }
-    void remove(DomainKey domain);         // dead: all its ports close
-    void remove(ConnectionId connection);  // closed: the ports made through it close
+    void remove(DomainKey domain);                           // dead: all its ports close
+    void remove(ConnectionId connection, DomainKey domain);  // closed: the ports made through it close
 
     struct End {
         Port port;
@@ -31,6 +31,7 @@ class Events {
     Status close(DomainKey self, Port port);
 
     std::uint32_t ports(DomainKey domain) const;
+    std::size_t ports() const { return total_; }  // of all domains
     struct State {
         DomainKey peer;
         Port remote;  // raw 0: unbound
@@ -56,6 +57,7 @@ class Events {
     const OwnDescriptors& descriptors_;
     const Limits& limits_;
     std::map<DomainKey, Ports> ports_;
+    std::size_t total_ = 0;
 };
 
 }  // namespace caisson::hypervisor

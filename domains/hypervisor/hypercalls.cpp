@@ -21,6 +21,7 @@ Result<ConnectionId> Hypercalls::connect(DomainKey domain) {
     if (found == domains_.end() || found->second.key != domain || found->second.dying)
         return deny(ESRCH, "no such domain");
     if (found->second.connections >= limits_.connections) return deny(ENOSPC, "quota of connections");
+    TRY(room_for_descriptors(domain));
     ++found->second.connections;
     const ConnectionId id(next_connection_++);
     connections_[id] = {.domain = domain, .only = std::nullopt};
@@ -34,7 +35,7 @@ void Hypercalls::disconnect(ConnectionId connection) {
     const DomainKey domain = found->second.domain;
     connections_.erase(found);
     grants_.remove(connection);
-    events_.remove(connection);
+    events_.remove(connection, domain);
     if (const auto owner = domains_.find(domain.id); owner != domains_.end() && owner->second.key == domain)
         --owner->second.connections;
 }
@@ -110,6 +111,29 @@ Result<DomainKey> Hypercalls::peer(const Call& call, std::uint16_t id) const {
     if (call.only != nullptr && !call.only->contains(found->second.key))
         return deny_peer(EPERM, "not a peer of this restricted connection", id);
     return found->second.key;
+}
+
+Status Hypercalls::room_for_descriptors(DomainKey domain) const {
+    const std::size_t all = grants_.regions() + 2 * events_.ports() + connections_.size();
+    if (all < limits_.descriptors / 4 * 3) return {};
+    const std::size_t own =
+        grants_.use(domain).regions + std::size_t{2} * events_.ports(domain) + domains_.at(domain.id).connections;
+    const std::size_t share = limits_.descriptors / 4 / domains_.size();
+    if (all < limits_.descriptors && own < share) return {};
+    return deny(ENOSPC, "the hypervisor's descriptors");
+}
+
+Answer Hypercalls::failed(const Answer& to, const Error& error) {
+    local::Reply head;
+    if (to.bytes.size() < sizeof head) return {};
+    std::memcpy(&head, to.bytes.data(), sizeof head);
+    const Call call{.from = {},
+                    .self = {},
+                    .only = nullptr,
+                    .head = {.op = 0, .zero = 0, .id = head.id},
+                    .message = {},
+                    .descriptors = {}};
+    return call.refused(error);
 }
 
 std::optional<DomainKey> Hypercalls::current(DomainId domain) const {

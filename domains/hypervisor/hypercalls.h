@@ -48,6 +48,8 @@ class Hypercalls {
     Result<ConnectionId> connect(DomainKey domain);
     void disconnect(ConnectionId connection);
 
+    // The answer `to` what could not be carried out after all.
+    static Answer failed(const Answer& to, const Error& error);
     Answer handle(ConnectionId from, std::span<const std::byte> message, std::vector<Fd> descriptors);
 
     // The domain will die, but its processes may still run: no new connection, nothing new granted to it.
@@ -76,6 +78,7 @@ class Hypercalls {
     template <class Message>
     Answer with(Call& call, Answer (Hypercalls::*method)(Call&, const Message&));
     Result<DomainKey> peer(const Call& call, std::uint16_t id) const;
+    Status room_for_descriptors(DomainKey domain) const;
     Result<DomainKey> add_domain();
 
     Answer hello(Call& call, const local::HelloRequest& request);

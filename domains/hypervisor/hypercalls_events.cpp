@@ -7,6 +7,7 @@ namespace caisson::hypervisor {
 Answer Hypercalls::allocate_unbound(Call& call, const local::PeerRequest& request) {
     const auto to = peer(call, request.peer);
     if (!to) return call.refused(to.error());
+    if (const Status room = room_for_descriptors(call.self); !room) return call.refused(room.error());
     auto end = events_.allocate_unbound(call.from, call.self, *to);
     if (!end) return call.refused(end.error());
     return call.done(local::PortReply{.head = {}, .port = end->port.raw, .zero = 0}, std::move(end->wait),
@@ -16,6 +17,7 @@ Answer Hypercalls::allocate_unbound(Call& call, const local::PeerRequest& reques
 Answer Hypercalls::bind_interdomain(Call& call, const local::BindRequest& request) {
     const auto to = peer(call, request.peer);
     if (!to) return call.refused(to.error());
+    if (const Status room = room_for_descriptors(call.self); !room) return call.refused(room.error());
     auto end = events_.bind_interdomain(call.from, call.self, *to, Port(request.port));
     if (!end) return call.refused(end.error());
     return call.done(local::PortReply{.head = {}, .port = end->port.raw, .zero = 0}, std::move(end->wait),

@@ -12,6 +12,7 @@ Answer Hypercalls::share(Call& call, const local::ShareRequest& request) {
     const auto to = peer(call, request.peer);
     if (!to) return call.refused(to.error());
     if (domains_.at(to->id).dying) return call.refused(deny_peer(ESRCH, "the domain is dying", request.peer));
+    if (const Status room = room_for_descriptors(call.self); !room) return call.refused(room.error());
     auto shared = grants_.share(call.from, *to, request.pages, access_of(request.read_only));
     if (!shared) return call.refused(shared.error());
     return call.done(local::ShareReply{.head = {}, .first = shared->first.raw, .zero = 0}, std::move(shared->pages));

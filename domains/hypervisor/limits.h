@@ -13,7 +13,11 @@ struct Limits {
     std::uint32_t mappings = 16384;        // regions of others that a domain has mapped (maptrack of Xen)
     std::uint32_t ports = 1023;            // libxl's max_event_channels; two descriptors of the broker each
     std::uint32_t connections = 256;       // sockets to the broker, restricted ones too
-    std::uint32_t messages_per_turn = 16;  // of one connection before the next one is served
+    std::uint32_t messages_per_turn = 4;   // of one connection before the next one is served
+    // Descriptors that all domains together may make the broker hold. The last quarter is divided among the domains
+    // that live: a domain that uses more than its share of that gets nothing more of it, so a greedy one starves only
+    // itself.
+    std::uint32_t descriptors = 12288;
 };
 
 inline constexpr std::uint32_t first_grant = 8;  // GNTTAB_NR_RESERVED_ENTRIES: 0 to 7 belong to the toolstack on Xen

@@ -4,6 +4,7 @@
 #include <sys/resource.h>
 #include <sys/stat.h>
 
+#include <algorithm>
 #include <csignal>
 
 #include "domains/hypervisor/broker.h"
@@ -24,12 +25,14 @@ Status make_directory(const std::string& path) {
     return {};
 }
 
-// Every region and port of every domain is a descriptor here: as many as the system lets us have.
-void raise_descriptor_limit() {
+// Every region and port of every domain is a descriptor here: as many as the system lets us have. A quarter is left for
+// the store's connections and for descriptors on their way.
+std::uint32_t raise_descriptor_limit() {
     rlimit limit{};
-    if (::getrlimit(RLIMIT_NOFILE, &limit) != 0) return;
-    limit.rlim_cur = limit.rlim_max;
-    (void)::setrlimit(RLIMIT_NOFILE, &limit);
+    if (::getrlimit(RLIMIT_NOFILE, &limit) != 0) return Limits{}.descriptors;
+    const rlimit highest{.rlim_cur = limit.rlim_max, .rlim_max = limit.rlim_max};
+    if (::setrlimit(RLIMIT_NOFILE, &highest) == 0) limit = highest;
+    return static_cast<std::uint32_t>(std::min<rlim_t>(limit.rlim_cur / 4 * 3, 1U << 20));
 }
 
 void say_ready(int fd, const std::string& directory) {
@@ -52,8 +55,8 @@ Status run_broker(const RunOptions& options) {
     if (::flock(lock.get(), LOCK_EX | LOCK_NB) != 0)
         return host_fault(EBUSY, "another hypervisor runs in", options.state);
 
-    raise_descriptor_limit();
     Broker::Options sockets{.limits = options.limits};
+    sockets.limits.descriptors = raise_descriptor_limit();
     sockets.hypervisor = TRY(local::listen_at(hypervisor, SOCK_SEQPACKET));
     sockets.xenstored = TRY(local::listen_at(xenstored, SOCK_STREAM));
     auto broker = TRY(Broker::make(std::move(sockets)));

@@ -12,6 +12,7 @@
 #include <string>
 
 #include "ring/hypervisor.h"
+#include "ring/store.h"
 #include "tests/support/local_xen.h"
 
 namespace caisson::conformance {

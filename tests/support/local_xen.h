@@ -13,7 +13,6 @@
 // Destroy everything that came from a domain's Hypervisor before the LocalXen.
 #pragma once
 
-#include <cstdio>
 #include <cstdlib>
 #include <filesystem>
 #include <memory>
@@ -25,10 +24,7 @@
 #include "domains/hypervisor/broker.h"
 #include "ring/local/control.h"
 #include "ring/local/port.h"
-
-extern "C" {  // xenstore.h does not say so itself
-#include <xenstore.h>
-}
+#include "ring/store.h"
 
 namespace caisson::test {
 
@@ -105,6 +101,11 @@ class LocalXen {
         thread_.join();
     }
     hypervisor::Broker& broker() { return *broker_; }
+    // The same for good: its sockets are closed.
+    void crash() {
+        stop();
+        broker_.reset();
+    }
 
   private:
     static std::string make_directory() {
@@ -117,23 +118,10 @@ class LocalXen {
         std::filesystem::create_directory(path);
         return path;
     }
-    // The domain owns /local/domain/<id>. libxenstore takes the socket's path from the environment only.
+    // The domain owns /local/domain/<id>.
     void give_home(DomainId id) const {
-        static constexpr const char* variable = "XENSTORED_PATH";
-        const char* value = std::getenv(variable);
-        const std::optional<std::string> before = value != nullptr ? std::optional<std::string>(value) : std::nullopt;
-        ::setenv(variable, (directory_ + "/dom0/xenstored").c_str(), 1);
-        xs_handle* store = xs_open(0);
-        if (before)
-            ::setenv(variable, before->c_str(), 1);
-        else
-            ::unsetenv(variable);
-        if (store == nullptr) throw std::runtime_error("the store does not answer");
-        xs_permissions owner{.id = id.raw, .perms = XS_PERM_NONE};
-        const std::string home = "/local/domain/" + std::to_string(id.raw);
-        const bool given = xs_set_permissions(store, XBT_NULL, home.c_str(), &owner, 1);
-        xs_close(store);
-        if (!given) throw std::runtime_error("the store refuses a domain its home");
+        Store store = need(Store::open(directory_ + "/dom0/xenstored"));
+        need(store.set_permissions("/local/domain/" + std::to_string(id.raw), {{.domain = id}}));
     }
 
     std::string directory_;
