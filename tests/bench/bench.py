@@ -10,6 +10,7 @@ disagree is thrown away. Rows of different moods are told apart.
 """
 import argparse
 import json
+import os
 import statistics
 import subprocess
 import sys
@@ -31,12 +32,11 @@ class Bench:
         parser = argparse.ArgumentParser(prog=f"bench {name}", description=description)
         parser.add_argument("--quick", action="store_true", help="end within a minute")
         parser.add_argument("--json", metavar="FILE", help="write the rows there, too")
-        parser.add_argument("--programs", required=True, help=argparse.SUPPRESS)
         self.options = parser.parse_args()
         self.name, self.rows, self.notes, self.probes = name, [], [], []
 
     def program(self, name):
-        return f"{self.options.programs}/{name}"
+        return os.path.join(os.environ["PROGRAMS"], name)
 
     def probe(self):
         """A cache line's round trip now, in ns: the mood."""

@@ -1,0 +1,210 @@
+"""Kills the workers of a network device again and again, under load, and looks at what the guest notices.
+
+A guest sends echoes every millisecond and two TCP streams run, one each way, all through one driver domain. Every kill is
+SIGKILL to the worker that serves the device: in the driver domain (backend) and in the guest (frontend) in turns.
+
+Downtime is the time from the signal to the first answer to an echo that was sent after it. What decides is not time but
+counts: a TCP connection lost or with other bytes than were sent, an echo that never gets through again, a descriptor, a
+grant, a mapping or a port more than before.
+"""
+import argparse
+import json
+import os
+import random
+import signal
+import statistics
+import subprocess
+import sys
+import threading
+import time
+
+from local_system import System, settle
+
+ADDRESS, TARGET = "10.137.0.2", "192.0.2.2"
+
+SERVER = """
+import hashlib, socket, threading
+udp = socket.socket(socket.AF_INET, socket.SOCK_DGRAM); udp.bind(("", 7))
+def echo():
+    while True:
+        data, peer = udp.recvfrom(2048)
+        try: udp.sendto(data, peer)
+        except OSError: pass
+threading.Thread(target=echo, daemon=True).start()
+def sink(peer):          # reads to the end, answers with what it saw
+    digest, count = hashlib.sha256(), 0
+    while data := peer.recv(1 << 16): digest.update(data); count += len(data)
+    peer.sendall(f"{digest.hexdigest()} {count}".encode()); peer.close()
+def source(peer):        # writes until the other side closes its half, then says what it wrote
+    peer.setblocking(True); digest, count, block = hashlib.sha256(), 0, bytes(range(256)) * 64
+    stop = threading.Event()
+    threading.Thread(target=lambda: (peer.recv(1), stop.set()), daemon=True).start()
+    while not stop.is_set():
+        block = block[1:] + block[:1]
+        peer.sendall(len(block).to_bytes(4, "big") + block); digest.update(block); count += len(block)
+    peer.sendall(bytes(4) + f"{digest.hexdigest()} {count}".encode()); peer.close()
+def serve(port, how):
+    listener = socket.create_server(("", port))
+    while True: threading.Thread(target=how, args=(listener.accept()[0],), daemon=True).start()
+threading.Thread(target=serve, args=(5001, sink), daemon=True).start()
+print("ready", flush=True)
+serve(5002, source)
+"""
+
+ECHOES = """
+import socket, sys, threading, time
+udp = socket.socket(socket.AF_INET, socket.SOCK_DGRAM); udp.connect((sys.argv[1], 7))
+def answers():
+    while True:
+        try: sent = udp.recv(64).decode()
+        except OSError: continue
+        print(sent, repr(time.monotonic()), flush=True)
+threading.Thread(target=answers, daemon=True).start()
+while True:
+    try: udp.send(repr(time.monotonic()).encode())
+    except OSError: pass
+    time.sleep(0.001)
+"""
+
+UPLOAD = """
+import hashlib, select, socket, sys
+peer, digest, count, block = socket.create_connection((sys.argv[1], 5001)), hashlib.sha256(), 0, bytes(range(256)) * 64
+print("ready", flush=True)
+while not select.select([sys.stdin], [], [], 0)[0]:
+    block = block[1:] + block[:1]
+    peer.sendall(block); digest.update(block); count += len(block)
+peer.shutdown(socket.SHUT_WR)
+said = b""
+while data := peer.recv(4096): said += data
+print("same" if said.decode() == f"{digest.hexdigest()} {count}" else "other", count, flush=True)
+"""
+
+DOWNLOAD = """
+import hashlib, select, socket, sys
+peer, digest, count = socket.create_connection((sys.argv[1], 5002)), hashlib.sha256(), 0
+stream = peer.makefile("rb")
+print("ready", flush=True)
+stopped = False
+while True:
+    if not stopped and select.select([sys.stdin], [], [], 0)[0]: peer.sendall(b"x"); stopped = True
+    length = int.from_bytes(stream.read(4), "big")
+    if length == 0: break
+    block = stream.read(length); digest.update(block); count += len(block)
+print("same" if stream.read().decode() == f"{digest.hexdigest()} {count}" else "other", count, flush=True)
+"""
+
+
+def python(system, domain, program, *words):
+    """A program running in a domain."""
+    return subprocess.Popen(system.command("exec", domain, "--", "python3", "-u", "-c", program, *words),
+                            stdin=subprocess.PIPE, stdout=subprocess.PIPE, text=True)
+
+
+class Echoes:
+    """The last answer that came: when it was sent, when it arrived."""
+
+    def __init__(self, process):
+        self.changed, self.sent, self.arrived, self.count = threading.Condition(), 0.0, 0.0, 0
+        threading.Thread(target=self.read, args=(process.stdout,), daemon=True).start()
+
+    def read(self, lines):
+        for line in lines:
+            sent, arrived = map(float, line.split())
+            with self.changed:
+                self.count += 1
+                if sent > self.sent:
+                    self.sent, self.arrived = sent, arrived
+                self.changed.notify()
+
+    def first_after(self, moment, patience=20.0):
+        """Arrival of the first answer to an echo sent after `moment`; None when there is none."""
+        with self.changed:
+            found = self.changed.wait_for(lambda: self.sent > moment, patience)
+            return self.arrived if found else None
+
+
+def percentile(values, p):
+    return sorted(values)[min(len(values) - 1, int(len(values) * p / 100))]
+
+
+def main():
+    parser = argparse.ArgumentParser(prog="chaos net", description=__doc__.splitlines()[0])
+    parser.add_argument("--kills", type=int, default=200)
+    parser.add_argument("--pause", type=float, default=0.15, metavar="SECONDS", help="between two kills, on average")
+    parser.add_argument("--json", metavar="FILE")
+    parser.add_argument("--caisson", default=os.environ.get("CAISSON"), help=argparse.SUPPRESS)
+    options = parser.parse_args()
+
+    with System(options.caisson) as system:
+        system.create("sys-net", driver_domain=1, caisson_uplink=f"sandbox,ip={TARGET}/24,peer=192.0.2.1/24")
+        system.create("guest", vif=[f"backend=sys-net,ip={ADDRESS},gatewaydev=uplink0"],
+                      caisson_net=[f"dev=eth0,ip={ADDRESS}/32,gateway={TARGET}"])
+        server = python(system, "sys-net", SERVER)
+        assert server.stdout.readline() == "ready\n"
+        sides = [("backend", "sys-net"), ("frontend", "guest")]
+        before = settle(system.census)
+        echoes = Echoes(python(system, "guest", ECHOES, TARGET))
+        streams = {"guest to driver domain": python(system, "guest", UPLOAD, TARGET),
+                   "driver domain to guest": python(system, "guest", DOWNLOAD, TARGET)}
+        for name, stream in streams.items():
+            if stream.stdout.readline() != "ready\n":
+                sys.exit(f"chaos net: the stream {name} could not be opened")
+        downtimes = {side: [] for side, _ in sides}
+        hung = missed = 0
+        for i in range(options.kills):
+            side, domain = sides[i % 2]
+            pids = system.workers(domain, "/dev/net/tun")
+            if not pids:
+                missed += 1
+                time.sleep(0.2)
+                continue
+            moment = time.monotonic()
+            for pid in pids:
+                os.kill(pid, signal.SIGKILL)
+            arrived = echoes.first_after(moment)
+            if arrived is None:
+                hung += 1
+                break
+            downtimes[side].append((arrived - moment) * 1e3)
+            if sys.stderr.isatty():
+                print(f"\r{i + 1} kills of {options.kills}", end="", file=sys.stderr)
+            time.sleep(random.uniform(0.5, 1.5) * options.pause)
+
+        lost = []
+        for name, stream in streams.items():
+            try:
+                said, _ = stream.communicate("stop\n", timeout=60)
+            except subprocess.TimeoutExpired:
+                stream.kill()
+                said = "no end"
+            if not said.startswith("same"):
+                lost.append(f"{name}: {said.strip() or 'ended early'}")
+        subprocess.run(system.command("exec", "guest", "--", "pkill", "-f", "time.sleep"), capture_output=True)
+        server.kill()
+        after = settle(system.census)
+        leaks = [f"{domain}: {what} {before[domain][what]} -> {count}" for domain, counts in after.items()
+                 for what, count in counts.items() if count > before[domain][what]]
+
+    report(options, downtimes, hung, missed, lost, leaks, echoes.count)
+    return 1 if hung or lost or leaks or missed > options.kills // 10 else 0
+
+
+def report(options, downtimes, hung, missed, lost, leaks, echoes):
+    rows = []
+    for side, values in downtimes.items():
+        if values:
+            rows.append({"side": side, "kills": len(values), "p50_ms": statistics.median(values),
+                         "p90_ms": percentile(values, 90), "p99_ms": percentile(values, 99), "max_ms": max(values)})
+    print(f"\n{'worker killed':<14} {'kills':>6} {'p50 ms':>8} {'p90 ms':>8} {'p99 ms':>8} {'max ms':>8}")
+    for row in rows:
+        print(f"{row['side']:<14} {row['kills']:>6} {row['p50_ms']:>8.2f} {row['p90_ms']:>8.2f} {row['p99_ms']:>8.2f} "
+              f"{row['max_ms']:>8.2f}")
+    print(f"echoes answered: {echoes}; devices that did not come back: {hung}; kills without a worker to kill: {missed}")
+    print(f"TCP connections lost or changed: {len(lost)} of 2{''.join(chr(10) + '  ' + one for one in lost)}")
+    print(f"leaks: {len(leaks)}{''.join(chr(10) + '  ' + one for one in leaks)}")
+    if options.json:
+        with open(options.json, "w") as file:
+            json.dump({"chaos": "net", "rows": rows, "hung": hung, "lost": lost, "leaks": leaks}, file, indent=1)
+
+
+sys.exit(main())

@@ -1,0 +1,114 @@
+"""A local hypervisor with domains, for benchmarks and chaos runs: what a person does with `caisson`, from Python.
+
+    with System(caisson) as system:
+        system.create("sys-net", driver_domain=1)
+        system.create("guest", vif=["backend=sys-net,ip=10.137.0.2"], caisson_net=["ip=10.137.0.2/32,gateway=..."])
+        system.exec("guest", "ping -c1 10.137.0.1")
+"""
+import json
+import os
+import shutil
+import subprocess
+import tempfile
+import time
+
+
+class Failed(Exception):
+    pass
+
+
+class System:
+    def __init__(self, caisson):
+        self.caisson, self.state = caisson, tempfile.mkdtemp(prefix="caisson-")
+
+    def __enter__(self):
+        self.run("hypervisor", "--daemon")
+        return self
+
+    def __exit__(self, *_):
+        subprocess.run(self.command("shutdown"), capture_output=True)
+        shutil.rmtree(self.state, ignore_errors=True)
+
+    def command(self, *words):
+        return [self.caisson, "--state", self.state, *words]
+
+    def run(self, *words, timeout=60):
+        done = subprocess.run(self.command(*words), capture_output=True, text=True, timeout=timeout)
+        if done.returncode != 0:
+            raise Failed(f"caisson {' '.join(words)}: exit {done.returncode}\n{done.stderr.strip()}")
+        return done.stdout
+
+    def create(self, name, **keys):
+        file = os.path.join(self.state, name + ".cfg")
+        with open(file, "w") as cfg:
+            for key, value in {"name": name, **keys}.items():
+                cfg.write(f"{key} = {json.dumps(value)}\n")  # xl's lists and strings read as JSON's do
+        self.run("create", file, "--wait")
+
+    def exec(self, domain, script, timeout=120):
+        """Standard output of a shell script in a domain."""
+        return self.run("exec", domain, "--", "sh", "-c", script, timeout=timeout)
+
+    def start(self, domain, script, **more):
+        """The same, running."""
+        return subprocess.Popen(self.command("exec", domain, "--", "sh", "-c", script), text=True, **more)
+
+    def domains(self):
+        return {one["name"]: one for one in json.loads(self.run("list", "--json"))}
+
+    def workers(self, domain, holding):
+        """Pids of the domain's workers that hold a descriptor of `holding` ("/dev/net/tun"): those that serve, not the
+        spares that wait."""
+        inside = set(descendants(self.domains()[domain]["pid"]))
+        return [pid for pid in inside if cmdline(pid)[1:2] == ["worker"] and holding in descriptors(pid)]
+
+    def census(self):
+        """What may not grow: descriptors and processes of each domain's services, and what the hypervisor counts."""
+        counts = {}
+        for name, one in self.domains().items():
+            services = [pid for pid in descendants(one["pid"]) if cmdline(pid)[1:2] in (["devd"], ["frontd"], ["worker"])]
+            counts[name] = {"processes": len(services), "descriptors": sum(len(descriptors(pid)) for pid in services),
+                            **{key: one[key] for key in ("grants", "mappings", "ports") if key in one}}
+        return counts
+
+
+def settle(look, patience=10.0):
+    """The first answer of look() that stays the same for half a second: spares and late messages take a moment."""
+    until, last, since = time.monotonic() + patience, look(), time.monotonic()
+    while time.monotonic() < until:
+        time.sleep(0.1)
+        now = look()
+        if now != last:
+            last, since = now, time.monotonic()
+        elif time.monotonic() - since > 0.5:
+            break
+    return last
+
+
+def descendants(pid):
+    found = [pid]
+    for parent in found:
+        try:
+            with open(f"/proc/{parent}/task/{parent}/children") as children:
+                found += [int(word) for word in children.read().split()]
+        except OSError:
+            pass
+    return found
+
+
+def cmdline(pid):
+    try:
+        with open(f"/proc/{pid}/cmdline") as file:
+            return file.read().split("\0")[:-1]
+    except OSError:
+        return []
+
+
+def descriptors(pid):
+    found = []
+    try:
+        for number in os.listdir(f"/proc/{pid}/fd"):
+            found.append(os.readlink(f"/proc/{pid}/fd/{number}"))
+    except OSError:
+        pass
+    return found
