@@ -1,13 +1,12 @@
 #include "domains/toolstack/cfg_file.h"
 
-#include <libxlutil.h>
-
 #include <algorithm>
 #include <cstdio>
 #include <cstdlib>
 #include <fstream>
 #include <iterator>
 
+#include "domains/toolstack/xlutil.h"
 #include "ring/log.h"
 
 namespace caisson::toolstack {

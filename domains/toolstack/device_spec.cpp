@@ -2,7 +2,6 @@
 
 #include <arpa/inet.h>
 #include <fmt/format.h>
-#include <libxlutil.h>
 #include <net/if.h>
 #include <sys/random.h>
 
@@ -11,6 +10,7 @@
 #include <cstdlib>
 #include <memory>
 
+#include "domains/toolstack/xlutil.h"
 #include "ring/log.h"
 #include "ring/store.h"
 
@@ -44,6 +44,12 @@ bool plain(char c) { return (c >= 'a' && c <= 'z') || (c >= 'A' && c <= 'Z') || 
 // Interface and bridge names end up on command lines in the driver domain.
 bool interface_name_valid(std::string_view name) {
     return !name.empty() && name.size() < IFNAMSIZ && name != "." && name != ".." &&
+           std::all_of(name.begin(), name.end(), [](char c) { return plain(c) || c == '_' || c == '-' || c == '.'; });
+}
+
+// The name becomes a file's, in the guest and in the backend's domain.
+bool channel_name_valid(std::string_view name) {
+    return !name.empty() && name.size() <= 64 && name.front() != '.' &&
            std::all_of(name.begin(), name.end(), [](char c) { return plain(c) || c == '_' || c == '-' || c == '.'; });
 }
 
@@ -170,7 +176,8 @@ Result<Channel> parse_channel(std::string_view spec) {
         else
             return wrong(fmt::format("'{}' is no key of a channel", escaped(key)));
     }
-    if (channel.name.empty() || channel.name.size() > 64) return wrong("a channel needs a name of 1 to 64 characters");
+    if (!channel_name_valid(channel.name))
+        return wrong("a channel needs a name: 1 to 64 letters, digits, dots, '_', '-', not beginning with a dot");
     if (channel.connection != "pty" && channel.connection != "socket")
         return wrong(fmt::format("connection: '{}' is neither pty nor socket", escaped(channel.connection)));
     if ((channel.connection == "socket") != !channel.path.empty())

@@ -251,7 +251,7 @@ void network_devices(CfgFile& file, DomainConfig& config, std::vector<std::strin
         if (vif.mac.empty()) vif.mac = random_mac();
         for (const auto& key : vif.unused)
             warnings.push_back(file.where("vif") + "vif: " + escaped(key) + ": the local hypervisor has no use for it");
-        if (!vif.script.empty())
+        if (!vif.script.empty() && vif.script.find("caisson-") == std::string::npos)
             warnings.push_back(file.where("vif") +
                                "vif: script: passed on in xenstore, not run by the local hypervisor");
     }

@@ -1,0 +1,132 @@
+// xl.cfg files: what libxlutil reads, where problems are, and that no key is swallowed.
+#include <catch2/catch.hpp>
+
+#include "domains/toolstack/cfg_file.h"
+#include "domains/toolstack/domain_config.h"
+
+using namespace caisson;
+using namespace caisson::toolstack;
+
+namespace {
+
+Result<ParsedConfig> parsed(std::string_view text, const std::vector<std::string>& extra = {}) {
+    auto file = CfgFile::parse(text, "test.cfg", extra);
+    if (!file) return std::unexpected(file.error());
+    return parse_domain(*file);
+}
+
+std::string complaint(std::string_view text, const std::vector<std::string>& extra = {}) {
+    const auto result = parsed(text, extra);
+    return result ? "no complaint" : result.error().message();
+}
+
+}  // namespace
+
+TEST_CASE("The keys of a file are found with their lines, whatever hides between them") {
+    const auto keys =
+        scan_keys("# name = 'no'\nname = 'a'; memory = 5\nvif = [ 'x=1, inside = 2',\n  'b' ] # end\ntype='pv'\n");
+    REQUIRE(keys.size() == 4);
+    CHECK(keys[0].name == "name");
+    CHECK(keys[0].line == 2);
+    CHECK(keys[1].name == "memory");
+    CHECK(keys[1].line == 2);
+    CHECK(keys[2].name == "vif");
+    CHECK(keys[2].line == 3);
+    CHECK(keys[3].name == "type");
+    CHECK(keys[3].line == 5);
+}
+
+TEST_CASE("A file of xl.cfg keys becomes a domain") {
+    const auto result = parsed(R"(
+name = "fw"
+uuid = "4c6f6361-6c20-4879-8065-727669736f72"
+type = "pvh"
+memory = 256
+vcpus = 2
+driver_domain = 1
+on_poweroff = "restart"
+vif = [ "mac=00:16:3E:AB:CD:EF, backend=sys-net, ip=10.0.0.2 fe80::1, rate=10Mb/s@20ms", "bridge=br0,devid=5" ]
+channel = [ "name=agent,connection=socket,path=/run/agent" ]
+caisson_run = "true"
+caisson_net = [ "ip=10.0.0.2/32,gateway=10.0.0.1" ]
+caisson_forward = 1
+)");
+    REQUIRE(result);
+    CHECK(result->warnings.empty());
+    const auto& config = result->config;
+    CHECK(config.name == "fw");
+    CHECK(config.uuid == "4c6f6361-6c20-4879-8065-727669736f72");
+    CHECK(config.type == "pvh");
+    CHECK(config.memory_mib == 256);
+    CHECK(config.vcpus == 2);
+    CHECK(config.driver_domain);
+    CHECK(config.forward);
+    CHECK(config.on_poweroff == OnExit::restart);
+    CHECK(config.on_crash == OnExit::destroy);
+    REQUIRE(config.vifs.size() == 2);
+    CHECK(config.vifs[0].id == 0);
+    CHECK(config.vifs[0].mac == "00:16:3e:ab:cd:ef");
+    CHECK(config.vifs[0].backend == "sys-net");
+    CHECK(config.vifs[0].ip == "10.0.0.2 fe80::1");
+    CHECK(config.vifs[0].rate_bytes == 25000);
+    CHECK(config.vifs[0].rate_usecs == 20000);
+    CHECK(config.vifs[1].id == 5);
+    CHECK(config.vifs[1].bridge == "br0");
+    CHECK(config.vifs[1].backend == "0");
+    CHECK(config.vifs[1].mac.starts_with("00:16:3e:"));
+    REQUIRE(config.channels.size() == 1);
+    CHECK(config.channels[0].id == 1);
+    CHECK(config.channels[0].path == "/run/agent");
+    REQUIRE(config.interfaces.size() == 1);
+    CHECK(config.interfaces[0].device == "eth0");
+    CHECK(config.interfaces[0].gateway == "10.0.0.1");
+}
+
+TEST_CASE("A syntax error names file and line") {
+    CHECK_THAT(complaint("name='a'\nmemory = = 3\n"), Catch::StartsWith("test.cfg:2: config parsing error"));
+    CHECK_THAT(complaint("name='a'\nvif = [ 'x',\n"), Catch::Contains("test.cfg:"));
+    CHECK_THAT(complaint(std::string_view("name='a'\0", 9)), Catch::Contains("zero byte"));
+}
+
+TEST_CASE("A wrong value names its line, all of them at once, and the key that counts is the last") {
+    const std::string text = complaint("name='a'\nmemory='many'\nvcpus=0\nvif='x'\nvif=['mac=zz']\n");
+    CHECK_THAT(text, Catch::Contains("test.cfg:2: memory: 'many' is not a number"));
+    CHECK_THAT(text, Catch::Contains("test.cfg:3: vcpus: 0 is not within 1 to 512"));
+    CHECK_THAT(text, Catch::Contains("test.cfg:5: vif: entry 1: mac: 'zz' is not like 00:16:3e:00:00:01"));
+    CHECK_THAT(complaint("name='a'\ntype='arm'\n"), Catch::Contains("test.cfg:2: type: 'arm' is none of pv, pvh, hvm"));
+    CHECK_THAT(complaint("name='a'\nvif=[['a']]\n"), Catch::Contains("test.cfg:2: vif: entry 1 is a list"));
+    CHECK_THAT(complaint("name='a'\nvif='mac=1'\n"),
+               Catch::Contains("test.cfg:2: warning: parameter `vif' is a single value"));
+}
+
+TEST_CASE("A domain needs a name that is none of a number") {
+    CHECK_THAT(complaint("memory=5\n"), Catch::Contains("name: a domain needs one"));
+    CHECK_THAT(complaint("name='12'\n"), Catch::Contains("'12' is no name"));
+    CHECK_THAT(complaint("name='a/b'\n"), Catch::Contains("is no name"));
+    CHECK_THAT(complaint("name='-a'\n"), Catch::Contains("is no name"));
+    CHECK(parsed("name='a.b-c_d+e'\n"));
+}
+
+TEST_CASE("Unknown keys are named, keys without a meaning here are named, caisson's own are taken") {
+    const auto result = parsed("name='a'\nmemroy=5\nkernel='/boot/vmlinuz'\ncaisson_runn='x'\nmemroy=6\n");
+    REQUIRE(result);
+    REQUIRE(result->warnings.size() == 3);
+    CHECK(result->warnings[0] == "test.cfg:5: memroy: unknown key");
+    CHECK(result->warnings[1] == "test.cfg:3: kernel: a key of xl.cfg that the local hypervisor has no use for");
+    CHECK(result->warnings[2] == "test.cfg:4: caisson_runn: unknown key");
+}
+
+TEST_CASE("Devices without a backend are refused, not forgotten") {
+    CHECK_THAT(complaint("name='a'\ndisk=['/x,raw,xvda,rw']\n"),
+               Catch::Contains("test.cfg:2: disk: no backend of this version"));
+    CHECK(parsed("name='a'\ndisk=[]\n"));
+    CHECK(parsed("name='a'\ndisk=['/x,raw,xvda,rw']\n", {"disk=[]"}));
+}
+
+TEST_CASE("Settings of the command line override the file and are named as such") {
+    const auto result = parsed("name='a'\nmemory=64", {"memory=128", "name='b'"});
+    REQUIRE(result);
+    CHECK(result->config.memory_mib == 128);
+    CHECK(result->config.name == "b");
+    CHECK_THAT(complaint("name='a'\n", {"memory=0"}), Catch::Contains("command line: memory: 0 is not within"));
+}
