@@ -2,6 +2,8 @@
 
 #include <linux/if_bridge.h>
 #include <linux/if_tun.h>
+#include <linux/netlink.h>
+#include <linux/rtnetlink.h>
 #include <linux/sockios.h>
 #include <net/if.h>
 #include <net/route.h>
@@ -32,6 +34,34 @@ Result<Fd> configuration_socket(int family = AF_INET) {
 Status configure(unsigned long call, ifreq& request, const char* what) {
     const Fd fd = TRY(configuration_socket());
     if (::ioctl(fd.get(), call, &request) < 0) return host_fault(errno, what, request.ifr_name);
+    return {};
+}
+
+// By netlink: the ioctl SIOCSIFTXQLEN asks for the machine's CAP_NET_ADMIN, this only for the namespace's owner.
+Status set_queue_length(const std::string& interface, std::uint32_t packets) {
+    struct {
+        nlmsghdr head;
+        ifinfomsg link;
+        rtattr attribute;
+        std::uint32_t length;
+    } message{};
+    message.head.nlmsg_len = sizeof message;
+    message.head.nlmsg_type = RTM_NEWLINK;
+    message.head.nlmsg_flags = NLM_F_REQUEST | NLM_F_ACK;
+    message.link.ifi_index = static_cast<int>(::if_nametoindex(interface.c_str()));
+    message.attribute.rta_len = RTA_LENGTH(sizeof message.length);
+    message.attribute.rta_type = IFLA_TXQLEN;
+    message.length = packets;
+    const Fd fd(::socket(AF_NETLINK, SOCK_RAW | SOCK_CLOEXEC, NETLINK_ROUTE));
+    if (!fd || ::send(fd.get(), &message, sizeof message, 0) < 0)
+        return host_fault(errno, "TAP queue length", interface);
+    struct {
+        nlmsghdr head;
+        nlmsgerr error;
+        std::byte rest[256];
+    } answer{};
+    if (::recv(fd.get(), &answer, sizeof answer, 0) < 0) return host_fault(errno, "TAP queue length", interface);
+    if (answer.error.error != 0) return host_fault(-answer.error.error, "TAP queue length", interface);
     return {};
 }
 
@@ -125,9 +155,7 @@ Result<TapInterface> TapInterface::make(const std::string& name) {
     if (!interface_name_valid(name)) return host_fault(EINVAL, "interface name", name);
     TapInterface tap(name);
     tap.queues_.push_back(TRY(tap.open_queue()));
-    ifreq request = request_for(name);
-    request.ifr_qlen = tap_queue_packets;
-    TRY(configure(SIOCSIFTXQLEN, request, "TAP queue length"));
+    TRY(set_queue_length(name, tap_queue_packets));
     return tap;
 }
 
