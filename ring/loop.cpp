@@ -30,6 +30,7 @@ struct Watched {
     int fd = -1;
     short events = 0;
     std::function<void(short)> ready;
+    bool again = true;  // level-triggered: looked at again after each call
     bool armed = false;
 };
 
@@ -143,7 +144,7 @@ struct Loop::Impl {
         watch->armed = false;
         watch->ready(result < 0 ? static_cast<short>(POLLERR) : static_cast<short>(result));
         // Level-triggered: look again, unless the handler withdrew it or (a bell) wants to be put back later.
-        if (watch->events != 0 && watches.contains(id)) listen(id, *watch);
+        if (watch->again && watches.contains(id)) listen(id, *watch);
     }
 
     bool reap() {
@@ -310,7 +311,7 @@ Loop::Handle Loop::serve(Polled& device, std::initializer_list<const EventChanne
             bell.channel->clear();
             bell.rang = true;
         });
-        impl_->watches[bell.watch]->events = 0;  // not level-triggered: put back after the work
+        impl_->watches[bell.watch]->again = false;  // put back after the work
     }
     return {impl_, one.id};
 }
@@ -336,7 +337,7 @@ bool Loop::turn(Clock::duration wait) {
 
 void Loop::run() {
     impl_->stop_watch = impl_->add_watch(impl_->stop_event.get(), POLLIN, [](short) {});
-    impl_->watches[impl_->stop_watch]->events = 0;
+    impl_->watches[impl_->stop_watch]->again = false;
     while (!impl_->stopping.load(std::memory_order_acquire)) turn(1h);
     impl_->withdraw_watch(impl_->stop_watch);
     impl_->stopping.store(false, std::memory_order_release);
