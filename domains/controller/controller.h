@@ -24,7 +24,7 @@ struct ControllerOptions {
     bool backends = false, frontends = false;  // the roles
     Catalogue catalogue;
     std::string hypervisor_socket;  // empty: $CAISSON_HYPERVISOR, else /run/caisson/hypervisor
-    std::string xenstored_socket;   // empty: $XENSTORED_PATH, else /run/caisson/xenstored
+    std::string xenstored_socket;   // empty: $XENSTORED_PATH, else what libxenstore finds
     std::string stats_directory;    // empty: $CAISSON_STATS, else /run/caisson/stats
     WorkerOptions worker;
 };

@@ -36,7 +36,7 @@ Result<Fd> termination_signals() {
 Status run(ControllerOptions options, bool processes) {
     if (!options.backends && !options.frontends) return host_fault(EINVAL, "a controller without a role");
     options.hypervisor_socket = chosen(options.hypervisor_socket, "CAISSON_HYPERVISOR", "/run/caisson/hypervisor");
-    options.xenstored_socket = chosen(options.xenstored_socket, "XENSTORED_PATH", "/run/caisson/xenstored");
+    options.xenstored_socket = chosen(options.xenstored_socket, "XENSTORED_PATH", "");
     options.stats_directory = chosen(options.stats_directory, "CAISSON_STATS", "/run/caisson/stats");
     ::mkdir(options.stats_directory.c_str(), 0755);  // without it the statistics are for nobody to see
 

@@ -63,8 +63,9 @@ struct SealOptions {
 Status seal(const SealOptions& options);
 
 // The parts, in seal()'s order.
-Status empty_root();   // pivot_root into an empty read-only tmpfs
-void become_nobody();  // the user and group that spawn_isolated() set aside, if it could
+Status empty_root();       // pivot_root into an empty read-only tmpfs
+void lock_capabilities();  // none in the bounding set, none for user 0
+void become_nobody();      // the user and group that spawn_isolated() set aside, if it could
 Status limit_resources(const WorkerPolicy&);
 Status drop_capabilities();
 Status forbid_privileges();    // no_new_privs, not dumpable, dies with its parent

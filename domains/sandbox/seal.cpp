@@ -63,7 +63,7 @@ Status limit_resources(const WorkerPolicy& policy) {
     return {};
 }
 
-Status drop_capabilities() {
+void lock_capabilities() {
     constexpr int locked = SECBIT_NOROOT | SECBIT_NOROOT_LOCKED | SECBIT_NO_SETUID_FIXUP |
                            SECBIT_NO_SETUID_FIXUP_LOCKED | SECBIT_KEEP_CAPS_LOCKED | SECBIT_NO_CAP_AMBIENT_RAISE |
                            SECBIT_NO_CAP_AMBIENT_RAISE_LOCKED;
@@ -72,6 +72,9 @@ Status drop_capabilities() {
     ::prctl(PR_CAP_AMBIENT, PR_CAP_AMBIENT_CLEAR_ALL, 0, 0, 0);
     for (int capability = 0; ::prctl(PR_CAPBSET_READ, capability) >= 0; ++capability)
         ::prctl(PR_CAPBSET_DROP, capability);
+}
+
+Status drop_capabilities() {
     __user_cap_header_struct header{.version = _LINUX_CAPABILITY_VERSION_3, .pid = 0};
     __user_cap_data_struct none[2]{};
     if (::syscall(SYS_capset, &header, none) != 0) return host_fault(errno, "capset");
@@ -87,10 +90,9 @@ Status forbid_privileges() {
 }
 
 Status seal(const SealOptions& options) {
-    if (options.namespaces) {
-        TRY(empty_root());
-        become_nobody();
-    }
+    if (options.namespaces) TRY(empty_root());
+    lock_capabilities();  // needs what a change of user takes away
+    if (options.namespaces) become_nobody();
     TRY(limit_resources(options.policy));
     TRY(drop_capabilities());
     TRY(forbid_privileges());

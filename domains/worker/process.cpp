@@ -83,7 +83,7 @@ void WorkerHandle::dead() {
                                                        : "signal " + std::to_string(info.si_status);
     log_.peer(name_ + " " + std::to_string(process_.pid) + " ended with " + how);
     const auto died = std::move(handlers_.died);  // destroys us
-    died();
+    died(info.si_code == CLD_EXITED || info.si_status != SIGKILL);
 }
 
 void WorkerHandle::receive(Mail mail) {

@@ -16,7 +16,7 @@ class WorkerHandle {
     struct Handlers {
         std::function<void()> armed;  // sealed, and verified to be
         std::function<void(Mail)> received;
-        std::function<void()> died;  // the last call
+        std::function<void(bool crashed)> died;  // the last call; false: killed from outside
     };
     static Result<std::unique_ptr<WorkerHandle>> start(Loop& loop, const WorkerOptions& options,
                                                        std::string_view device_class, Role role, Log& log,

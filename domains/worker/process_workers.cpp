@@ -11,7 +11,7 @@ namespace {
 using namespace std::chrono_literals;
 
 constexpr auto crash_window = 10s;
-constexpr std::size_t most_early_deaths = 5;  // before the worker served all its devices
+constexpr std::size_t most_early_deaths = 5;  // by its own doing, or before it served all its devices
 constexpr std::size_t most_deaths = 500;      // whatever it served: a guest that can kill it at will shall not spin us
 constexpr auto spare_delay = 20ms;            // not while the successor needs the processor
 constexpr auto attach_patience = 10s, detach_patience = 1s;
@@ -53,7 +53,7 @@ class ProcessWorkers final : public Workers {
     Status staff(Group& group);
     Result<std::unique_ptr<WorkerHandle>> start(const HalfKey& half);
     void armed(WorkerHandle* worker);
-    void died(WorkerHandle* worker);
+    void died(WorkerHandle* worker, bool crashed);
     void replace(Group& group, const std::set<std::uint32_t>& devices, bool early);
     void received(WorkerHandle* worker, Mail mail);
     void publish(Job& job, std::span<const std::byte> bytes);
@@ -126,7 +126,7 @@ Result<std::unique_ptr<WorkerHandle>> ProcessWorkers::start(const HalfKey& half)
     auto worker = TRY(WorkerHandle::start(loop_, options_, half.device_class, half.role, log_,
                                           {.armed = [this, slot] { armed(*slot); },
                                            .received = [this, slot](Mail mail) { received(*slot, std::move(mail)); },
-                                           .died = [this, slot] { died(*slot); }}));
+                                           .died = [this, slot](bool crashed) { died(*slot, crashed); }}));
     *slot = worker.get();
     return worker;
 }
@@ -253,7 +253,7 @@ Group* ProcessWorkers::group_of(const WorkerHandle* worker) {
     return nullptr;
 }
 
-void ProcessWorkers::died(WorkerHandle* worker) {
+void ProcessWorkers::died(WorkerHandle* worker, bool crashed) {
     Group* group = group_of(worker);
     if (!group) {
         const auto spare = std::ranges::find_if(spares_, [&](const auto& one) { return one.second.get() == worker; });
@@ -265,10 +265,11 @@ void ProcessWorkers::died(WorkerHandle* worker) {
         return;
     }
     const std::unique_ptr<WorkerHandle> gone = std::move(group->worker);
-    const bool early = std::ranges::any_of(gone->devices, [&](std::uint32_t number) {
-        const Job::Stage stage = jobs_[number].stage;
-        return stage == Job::Stage::waiting || stage == Job::Stage::sent;
-    });
+    // A kill from outside says nothing about the worker, unless it never came to serve.
+    const bool early = crashed || std::ranges::any_of(gone->devices, [&](std::uint32_t number) {
+                           const Job::Stage stage = jobs_[number].stage;
+                           return stage == Job::Stage::waiting || stage == Job::Stage::sent;
+                       });
     replace(*group, gone->devices, early);
 }
 

@@ -3,6 +3,8 @@
 #define CATCH_CONFIG_RUNNER
 #include <catch2/catch.hpp>
 
+#include "tests/support/child.h"
+
 namespace {
 
 constexpr int skipped_exit = 77;
@@ -21,6 +23,8 @@ CATCH_REGISTER_LISTENER(SkipWatcher)
 }  // namespace
 
 int main(int argc, char** argv) {
+    if (const auto& own = caisson::test::children(); argc > 1 && own.contains(argv[1]))
+        return own.at(argv[1])(argc, argv);
     const int failed = Catch::Session().run(argc, argv);
     return failed == 0 && skipped ? skipped_exit : failed;
 }
