@@ -34,7 +34,8 @@ bool StoreConnection::waiting() const {
     if (!of) return true;
     // Dom0's connections belong to programs that trust each other's domain, not each other's speed: each has its own.
     const std::size_t outstanding = of->limited() ? of->outstanding : replies_;
-    return outstanding >= store_.quota_.outstanding || store_.domains_.wait(*of) > StoreTime{0};
+    const bool had_its_turn = of->limited() && of->work >= store_.quota_.work;
+    return had_its_turn || outstanding >= store_.quota_.outstanding || store_.domains_.wait(*of) > StoreTime{0};
 }
 
 std::size_t StoreConnection::room() const {

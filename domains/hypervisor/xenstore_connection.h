@@ -1,9 +1,10 @@
 // One client of the store: bytes in, bytes out, and what it has pending.
 //
 // The owner feeds what it reads and drains what it writes. Back-pressure is in room(): it is zero while the domain has
-// its share of unread replies or is in debt for its writes, so a client that does not read is not read from (XSA-326).
-// Replies and events leave in the order in which they were made; an event that waits unread already is not queued twice
-// (XSA-349), and beyond a bound events of a watch melt into one that names the watch's own path.
+// its share of unread replies or is in debt for its writes, so a client that does not read is not read from (XSA-326);
+// and after its share of work in this turn of the loop, so that one domain's costly requests do not hold up the
+// others'. Replies and events leave in the order in which they were made; an event that waits unread already is not
+// queued twice (XSA-349), and beyond a bound events of a watch melt into one that names the watch's own path.
 #pragma once
 
 #include <cstddef>

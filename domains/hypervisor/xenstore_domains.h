@@ -30,6 +30,7 @@ struct StoreQuota {
     std::size_t connections = 64;          // ours: on Xen a domain has one ring
     std::size_t events = 512;              // ours: unread events of a connection that keep their own path
     std::size_t control_events = 8192;     // the same for Dom0, whose stuck clients must not grow without end either
+    std::size_t work = 256;                // ours: steps of path and nodes changed between two ticks, about 1 ms
     StoreTime unread_event = std::chrono::seconds(20);  // then the connection breaks
     double write_rate = 200;      // credits per second; writes cost one while others have transactions open
     double write_burst = 10;      // what a domain may save
@@ -60,6 +61,7 @@ struct StoreDomain {
     std::size_t outstanding = 0;
     std::int64_t memory = 0;  // of watches, transactions and unread output; nodes are counted in the tree
     double credit = 0;
+    std::size_t work = 0;  // since the last tick
 
     bool limited() const { return !subject.privileged(); }
 };

@@ -17,7 +17,9 @@ std::string terminated(std::string text) {
 
 // The one place where an error becomes a wire status.
 void StoreRequest::serve() {
+    work_ += static_cast<std::size_t>(std::ranges::count(payload_, '/'));
     Answer answer = this->answer();
+    domain_.work += work_;
     if (answer && answer->size() > store_payload_max) answer = refuse(E2BIG, "reply");  // XSA-72
     if (answer)
         connection_.reply(header_, static_cast<StoreOp>(header_.type), *answer);
@@ -86,6 +88,7 @@ StoreRequest::Answer StoreRequest::answer_node() {
     const std::int64_t before = transaction_ ? transaction_->memory() : 0;
     StoreOperations operations(view, domain_.subject, allowance());
     Answer answer = node_operation(operations);
+    work_ += operations.changes().size();
 
     if (!transaction_) {
         if (answer && !operations.changes().empty() && store_.open_transactions_ > 0) store_.domains_.pay(domain_);
@@ -284,6 +287,7 @@ Status StoreRequest::commit(StoreTransaction& transaction) {
         if (more.bytes > 0 && more.bytes > store_.memory_left(domain_)) return refuse(ENOMEM, "memory");
     }
     const std::vector<Change> changes = transaction.commit();
+    work_ += changes.size();
     if (!changes.empty() && store_.open_transactions_ > 1) store_.domains_.pay(domain_);
     store_.fire(changes);
     return {};

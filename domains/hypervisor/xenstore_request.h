@@ -55,6 +55,7 @@ class StoreRequest {
     const StoreHeader header_;
     const std::string_view payload_;
     StoreTransaction* transaction_ = nullptr;
+    std::size_t work_ = 1;  // what it costs: steps of path to look at, nodes to change
     const Watch* registered_ = nullptr;
 };
 

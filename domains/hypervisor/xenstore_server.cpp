@@ -168,6 +168,7 @@ void Xenstored::observe(StoreTime now) {
 
 void Xenstored::tick(StoreTime now) {
     observe(now);
+    for (auto& [id, domain] : domains_.all()) domain.work = 0;
     for (const auto& [id, connection] : connections_) {
         const StoreDomain* domain = connection->domain();
         if (!domain || connection->broken_) continue;
@@ -185,6 +186,7 @@ std::optional<StoreTime> Xenstored::next_tick() const {
     for (const auto& [id, connection] : connections_) {
         const StoreDomain* domain = connection->domain();
         if (!domain || connection->broken_ || !domain->limited()) continue;
+        if (domain->work >= quota_.work) at(now_);
         if (!connection->unread_events_.empty()) at(connection->progress_ + quota_.unread_event);
         if (const StoreTime wait = domains_.wait(*domain); wait > StoreTime{0}) at(now_ + wait);
     }

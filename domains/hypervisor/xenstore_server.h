@@ -55,7 +55,8 @@ class Xenstored {
 
     // ---- time ----
 
-    // Expires unread events, lets write credits grow, continues who waited for them.
+    // Once per turn of the owner's loop, after its descriptors: gives every domain its share of work anew and goes on
+    // with who waited for it, lets write credits grow, expires unread events.
     void tick(StoreTime now);
     // When tick() has something to do next, if ever.
     std::optional<StoreTime> next_tick() const;

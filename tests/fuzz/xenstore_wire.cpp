@@ -45,7 +45,8 @@ const StoreQuota quota{.outstanding = 3,
                        .node_size = 300,
                        .memory = 24 * 1024,
                        .connections = 3,
-                       .events = 6};
+                       .events = 6,
+                       .work = 40};
 
 class World {
   public:

@@ -53,6 +53,35 @@ TEST_CASE("xsa_206 a domain that writes without end waits; a transaction it keep
     CHECK(store.exact());
 }
 
+TEST_CASE("A domain whose requests cost much waits for the others' turn, on all its connections") {
+    Xenstored store;
+    make_home(store, 5);
+    make_home(store, 6);
+    std::vector<std::unique_ptr<StorePeer>> peers;
+    for (int i = 0; i < 64; ++i) peers.push_back(std::make_unique<StorePeer>(store, 5));
+    StorePeer good(store, 6);
+    std::string deep = "d";
+    while (deep.size() < 900) deep += "/d";
+    int served = 0;
+    for (int turn = 0; turn < 10; ++turn) {
+        for (auto& peer : peers) {
+            peer->push(StoreOp::mkdir, strings(deep));
+            peer->push(StoreOp::rm, strings("d"));
+            peer->pull();
+            served += static_cast<int>(std::exchange(peer->replies, {}).size());
+        }
+        good.replies.clear();
+        CHECK(good.push(StoreOp::read, strings("/local/domain/6")));
+        good.pull();
+        CHECK(good.replies.size() == 1);
+        REQUIRE(store.next_tick() == StoreTime{0});  // there is more to do: the loop is not to sleep
+        store.tick(StoreTime{0});
+    }
+    CHECK(served >= 10);
+    CHECK(served <= 20);  // not 1280
+    CHECK(store.exact());
+}
+
 TEST_CASE("xsa_326 a client that does not read is not served further, and costs what its quota says") {
     Xenstored store;
     make_home(store, 5);

@@ -86,8 +86,10 @@ class StorePeer {
                 replies.push_back(std::move(answer));
         }
     }
+    // One request in a turn of its own.
     Answer call(StoreOp op, std::string_view payload, std::uint32_t transaction = 0) {
         replies.clear();
+        store_->tick(now);
         if (!push(op, payload, transaction)) return {StoreOp::error, 0, 0, "not taken"};
         pull();
         if (replies.empty()) return {StoreOp::error, 0, 0, "no reply"};
