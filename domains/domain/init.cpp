@@ -89,7 +89,7 @@ class Init {
     void start_guest(bool wait_no_longer) {
         struct stat status{};
         const bool terminal = ::stat(console, &status) == 0;
-        if (!wait_no_longer && (!network_.complete() || (plan_.frontends && !terminal))) return;
+        if (!wait_no_longer && (!network_.complete() || (plan_.console && !terminal))) return;
         guest_started_ = true;
         if (plan_.run.empty()) {
             if (terminal) services_.push_back({"shell", {"/bin/sh", "-i"}, console});

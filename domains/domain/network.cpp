@@ -7,6 +7,7 @@
 #include <sys/socket.h>
 #include <unistd.h>
 
+#include <algorithm>
 #include <array>
 
 #include "domains/domain/process.h"
@@ -28,8 +29,8 @@ Result<Fd> link_news() {
     return socket;
 }
 
-Status set_kernel(const char* path, const char* value) {
-    const Fd file(::open(path, O_WRONLY | O_CLOEXEC));
+Status set_kernel(const std::string& path, const char* value) {
+    const Fd file(::open(path.c_str(), O_WRONLY | O_CLOEXEC));
     if (!file || ::write(file.get(), value, 1) != 1) return host_fault(errno, "write", path);
     return {};
 }
@@ -43,6 +44,9 @@ Status add_address(const std::string& device, const std::string& address) {
 }
 
 Status configure(const InterfacePlan& interface) {
+    // A link-local address that nobody asked for would only be dropped by a backend that knows our addresses (ip=).
+    if (std::none_of(interface.addresses.begin(), interface.addresses.end(), v6))
+        (void)set_kernel("/proc/sys/net/ipv6/conf/" + interface.device + "/disable_ipv6", "1");
     TRY(run({"ip", "link", "set", "dev", interface.device, "up"}));
     for (const auto& address : interface.addresses) TRY(add_address(interface.device, address));
     if (interface.gateway.empty()) return {};

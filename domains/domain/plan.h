@@ -26,6 +26,7 @@ struct Plan {
     std::uint64_t memory_mib = 0;  // the size of /tmp and its like
     bool driver_domain = false;    // devd runs
     bool frontends = false;        // frontd runs
+    bool console = false;          // there is a console 0
     bool forward = false;          // routes between its interfaces
     std::string nftables;          // the text of a rules file, not its name
     std::string run;               // a command for /bin/sh; empty: the domain only waits

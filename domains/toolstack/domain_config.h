@@ -29,7 +29,8 @@ struct DomainConfig {
     std::vector<Channel> channels;
 
     // caisson_*
-    std::string console_backend = "0";  // caisson_console_backend: who serves console 0 and, by default, channels
+    // caisson_console_backend: who serves console 0 and, by default, channels; "none": the domain has no console 0.
+    std::string console_backend = "0";
     std::string run;                    // caisson_run: a command in the guest
     std::vector<Interface> interfaces;  // caisson_net
     std::string nftables;               // caisson_nftables: the text of that file

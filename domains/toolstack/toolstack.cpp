@@ -13,6 +13,7 @@
 namespace caisson::toolstack {
 namespace {
 
+constexpr std::string_view no_console = "none";
 constexpr auto look_again = std::chrono::milliseconds(10);
 constexpr auto burial_patience = closing_patience + std::chrono::milliseconds(3000);
 
@@ -53,6 +54,7 @@ domain::Plan plan_of(const DomainConfig& config, DomainId id) {
                       .memory_mib = config.memory_mib,
                       .driver_domain = config.driver_domain,
                       .frontends = true,
+                      .console = config.console_backend != no_console,
                       .forward = config.forward,
                       .nftables = config.nftables,
                       .run = config.run,
@@ -92,8 +94,11 @@ Result<DomainId> Toolstack::backend(const std::string& name, const char* what) {
 
 // One transaction a device, as libxl does it: a controller that watches sees it whole or not at all.
 Status Toolstack::write_devices(const DomainConfig& config, DomainId id) {
-    const DomainId console = TRY(backend(config.console_backend, "caisson_console_backend"));
-    TRY(write_tree(store_, console_tree(nullptr, id, console)));
+    DomainId console = control_domain;
+    if (config.console_backend != no_console) {
+        console = TRY(backend(config.console_backend, "caisson_console_backend"));
+        TRY(write_tree(store_, console_tree(nullptr, id, console)));
+    }
     for (const auto& vif : config.vifs) {
         const DomainId other = TRY(backend(vif.backend, "vif"));
         TRY(write_tree(store_, vif_tree(vif, id, other)));
