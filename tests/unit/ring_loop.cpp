@@ -98,6 +98,24 @@ TEST_CASE("a served device is woken by its channel and armed before the loop sle
     CHECK(device.polls == before);
 }
 
+TEST_CASE("every event is taken, not only the first") {
+    auto loop = make_loop();
+    ChannelPair pair;
+    Device device;
+    auto handle = loop->serve(device, {&pair.near});
+    for (int round = 0; round < 20; ++round) {
+        REQUIRE(pair.far.notify());
+        bool pending = true;
+        for (int turns = 0; turns < 1000 && pending; ++turns) {
+            device.work = 1;  // progress, so that nothing is backed off
+            loop->turn(1ms);
+            pollfd look{.fd = pair.near.wait_fd(), .events = POLLIN, .revents = 0};
+            pending = ::poll(&look, 1, 0) > 0;
+        }
+        REQUIRE_FALSE(pending);
+    }
+}
+
 TEST_CASE("xsa_332_391_spurious events are looked at less and less often") {
     auto loop = make_loop();
     ChannelPair pair;
