@@ -66,7 +66,8 @@ class System:
         """What may not grow: descriptors and processes of each domain's services, and what the hypervisor counts."""
         counts = {}
         for name, one in self.domains().items():
-            services = [pid for pid in descendants(one["pid"]) if cmdline(pid)[1:2] in (["devd"], ["frontd"], ["worker"])]
+            family = descendants(one["pid"]) if "pid" in one else []  # Dom0 has no PID 1 of its own
+            services = [pid for pid in family if cmdline(pid)[1:2] in (["devd"], ["frontd"], ["worker"])]
             counts[name] = {"processes": len(services), "descriptors": sum(len(descriptors(pid)) for pid in services),
                             **{key: one[key] for key in ("grants", "mappings", "ports") if key in one}}
         return counts
