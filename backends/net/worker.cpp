@@ -3,6 +3,7 @@
 #include "backends/net/host_null.h"
 #include "backends/net/host_switch.h"
 #include "backends/net/host_tap.h"
+#include "backends/net/software_offload.h"
 
 namespace caisson::net::backend {
 
@@ -191,8 +192,41 @@ Result<bool> Worker::read_host_privately(Queue& queue) {
 // From a switch, perhaps while another device is polled: what is found broken is only noted.
 bool Worker::deliver(const Frame& frame) {
     if (fault_) return false;
-    if (auto status = put(0, frame); !status) return break_off(status.error()), false;
+    const auto offload = from_virtio(frame.virtio);
+    const Offloads& guest = vif_.config.offloads;
+    const bool as_it_is = offload && guest.gso(offload->gso.type) && (!offload->csum_blank || guest.csum_ipv4);
+    auto status = as_it_is ? put(0, frame) : offload ? deliver_completed(frame) : Status{};
+    if (!status) return break_off(status.error()), false;
     return true;
+}
+
+// For a guest that takes no GSO, or no blank checksums.
+Status Worker::deliver_completed(const Frame& frame) {
+    const std::span packet = std::span(vif_.private_packet).first(frame.size);
+    std::span<std::byte> rest = packet;
+    const auto append = [&](Bytes bytes) {
+        std::memcpy(rest.data(), bytes.data(), bytes.size());
+        rest = rest.subspan(bytes.size());
+    };
+    append(frame.head);
+    for (const SharedSpan& part : frame.shared) {
+        part.copy_out(0, rest.first(part.size()));
+        rest = rest.subspan(part.size());
+    }
+    append(frame.tail);
+
+    Status status;
+    const auto put_complete = [&](Bytes whole) {
+        Frame one{.headers = frame.headers, .size = static_cast<std::uint32_t>(whole.size())};
+        one.head = whole.first(std::min(whole.size(), header_bytes));
+        one.tail = whole.subspan(one.head.size());
+        if (status) status = put(0, one);
+    };
+    const bool done = frame.virtio.gso_type == virtio::gso_none
+                          ? complete_checksum(packet, frame.virtio) && (put_complete(packet), true)
+                          : segment_tcp(packet, frame.virtio, put_complete);
+    if (!done) queues_[0]->rx->drop();
+    return status;
 }
 
 // `from`: the queue that takes packets without a hash.

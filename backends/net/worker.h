@@ -65,6 +65,7 @@ class Worker final : public DeviceWorker, PacketSink {
     Result<bool> arm_queue(Queue& queue);
     Result<bool> read_host(Queue& queue);
     Result<bool> read_host_privately(Queue& queue);
+    Status deliver_completed(const Frame& frame);
     Status put(unsigned from, const Frame& frame);
     void ring(Queue& queue);
     void look_for_stall();
