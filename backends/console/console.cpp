@@ -47,6 +47,7 @@ class BackendControl final : public DeviceControl {
     void disconnect(ControlContext& context) override {
         if (channel_) context.hypervisor.close(std::move(channel_));
         channel_ = {};
+        log_ = {};
     }
 
     std::vector<std::string> watched_own() const override { return {std::string(log_turn_key)}; }

@@ -17,6 +17,7 @@ namespace {
 struct Existing {
     Fd fd;
     std::uint64_t size = 0;
+    timespec changed{};
 };
 
 Result<Existing> open_one(const std::string& path) {
@@ -26,6 +27,7 @@ Result<Existing> open_one(const std::string& path) {
     if (::fstat(one.fd.get(), &status) != 0) return host_fault(errno, "stat console log", path);
     if (!S_ISREG(status.st_mode)) return host_fault(EINVAL, "console log is not a regular file", path);
     one.size = static_cast<std::uint64_t>(status.st_size);
+    one.changed = status.st_mtim;
     return one;
 }
 
@@ -54,6 +56,13 @@ Result<OpenLog> open_log(const std::string& path, std::uint32_t log_limit) {
     if (!folder.empty() && ::mkdir(folder.c_str(), 0755) != 0 && errno != EEXIST)
         return host_fault(errno, "make folder", folder);
     Existing newer = TRY(open_one(path)), older = TRY(open_one(path + ".1"));
+    // A turn at the very end of a connection may have found nobody to rename the files.
+    const auto age = [](const Existing& one) { return std::pair(one.changed.tv_sec, one.changed.tv_nsec); };
+    if (older.size > 0 && age(older) > age(newer)) {
+        if (::renameat2(AT_FDCWD, path.c_str(), AT_FDCWD, (path + ".1").c_str(), RENAME_EXCHANGE) != 0)
+            return host_fault(errno, "exchange the names of a console log", path);
+        std::swap(newer, older);
+    }
     const std::uint32_t file_limit = log_limit / 2;
     // A smaller limit than last time holds for what is there already, too.
     if (newer.size > file_limit && ::ftruncate(newer.fd.get(), file_limit) != 0)

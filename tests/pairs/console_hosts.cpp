@@ -188,6 +188,20 @@ TEST_CASE("a log goes on where an earlier connection of the guest ended") {
     CHECK(contents(log) == "first boot\nsecond boot\n");
 }
 
+TEST_CASE("a log whose names nobody exchanged in time is put in order at the next connection") {
+    LocalXen xen;
+    const std::string log = xen.directory() + "/guest.log";
+    std::ofstream(log) << "older\n";
+    std::ofstream(log + ".1") << "newer\n";
+    std::filesystem::last_write_time(log, std::filesystem::file_time_type::clock::now() - std::chrono::hours(1));
+    ConsolePair pair(xen, {.backend = {{"log", log}}});
+    REQUIRE(pair.until([&] { return pair.connected(); }));
+    REQUIRE(print(pair, "newest\n"));
+    REQUIRE(taken(pair, 7));
+    CHECK(contents(log + ".1") == "older\n");
+    CHECK(contents(log) == "newer\nnewest\n");
+}
+
 TEST_CASE("everything a guest printed before it died is in the log and reaches the reader") {
     for (const std::size_t size : {1u, 100u, 2048u, 5000u}) {
         LocalXen xen;

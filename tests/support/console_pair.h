@@ -277,7 +277,8 @@ class ConsolePair {
     struct Options {
         DeviceId id{0};
         Nodes backend, frontend;
-        bool processes = false;  // workers in processes of their own
+        bool processes = false;          // workers in processes of their own
+        bool front = true, back = true;  // without one: somebody else plays that side
     };
 
     ConsolePair(LocalXen& xen, Options options) : ConsolePair(xen, options, own_domains(xen)) {}
@@ -299,9 +300,11 @@ class ConsolePair {
         DeviceAddress front = address, back = address;
         front.role = Role::frontend;
         back.role = Role::backend;
-        back_ = std::make_unique<ConsoleSide>(domains_->back, back, console::backend_half(), *loop_, options.processes);
-        front_ =
-            std::make_unique<ConsoleSide>(domains_->front, front, console::frontend_half(), *loop_, options.processes);
+        const bool processes = options.processes;
+        if (options.back)
+            back_ = std::make_unique<ConsoleSide>(domains_->back, back, console::backend_half(), *loop_, processes);
+        if (options.front)
+            front_ = std::make_unique<ConsoleSide>(domains_->front, front, console::frontend_half(), *loop_, processes);
     }
 
     void step() {
