@@ -28,7 +28,8 @@ class EventChannel {
     DomainId peer() const { return peer_; }
     Port port() const { return port_; }  // ours: what goes into xenstore's event-channel
 
-    // Wakes the other side. Never blocks; false when the other end is gone for good (EPIPE).
+    // Wakes the other side. Never blocks; false when nobody holds the other end now: the peer closed its port, or died.
+    // On the local port SIGPIPE must be ignored in this process; opening a Hypervisor does that.
     bool notify() const;
 
     // The descriptor to poll for POLLIN; POLLHUP without POLLIN means that the peer's end is closed.
