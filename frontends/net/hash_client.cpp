@@ -26,7 +26,8 @@ Result<HashClient> HashClient::make(Setup setup) {
     client.owed_ = client.ring_.outstanding() == 1;
     if (journal.done != 0) return client;
     if (journal.pages.shared != 0)  // read-only pages come back without memory: only to be ended
-        (void)setup.hypervisor.reclaim(GrantRef(std::exchange(journal.pages, {}).first));
+        (void)setup.hypervisor.reclaim(GrantRef(journal.pages.first));
+    journal.pages = {};
     TRY(client.share_tables());
     return client;
 }

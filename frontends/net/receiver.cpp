@@ -44,6 +44,7 @@ Result<Receiver::Received> Receiver::receive(const FramePort& port, unsigned bud
             std::move(raw).check([&](const RxResponse& response) { return take(response, index); });
         if (!whole) return ring_.mark_broken(whole.error());
         if (!*whole) return;
+        std::atomic_signal_fence(std::memory_order_seq_cst);  // after the ring's index, which may run ahead of it
         // At most once: a death in the middle of handing it on drops it.
         setup_.journal.whole = index + 1;
         std::atomic_signal_fence(std::memory_order_release);

@@ -14,11 +14,10 @@ std::unexpected<Error> bad_journal(const char* what) { return host_fault(EBADMSG
 
 // Back to the last point at which the journal is true: an unfinished packet was never published, a response whose
 // bookkeeping was cut short is taken again.
-Status rewind(TxJournal& journal, bool& seen_before) {
+Status rewind(TxJournal& journal) {
     RingIndices& ring = journal.ring;
     if (ring.produced - journal.whole > max_slots + max_extras) return bad_journal("journal: tx packet");
     if (ring.consumed - journal.answered > 1) return bad_journal("journal: tx answers");
-    seen_before = ring.consumed != journal.answered;
     ring = {.consumed = journal.answered, .produced = journal.whole};
     for (TxId& id : journal.ids) {
         if (id.busy > 1 || id.arena >= kept_arenas) return bad_journal("journal: tx id");
@@ -30,13 +29,12 @@ Status rewind(TxJournal& journal, bool& seen_before) {
 }  // namespace
 
 Result<Transmitter> Transmitter::make(Setup setup) {
-    bool seen_before = false;
-    TRY(rewind(setup.journal, seen_before));
+    TRY(rewind(setup.journal));
     Transmitter tx(setup, TRY(FrontRing<TxRing>::attach(setup.ring, setup.journal.ring)));
-    tx.seen_before_ = seen_before;
     tx.recount();
     if (tx.busy_ > tx.ring_.outstanding()) return bad_journal("journal: more tx ids than requests");
     tx.extras_ = tx.ring_.outstanding() - tx.busy_;
+    tx.seen_before_ = tx.extras_ > 0;  // the next answer's id may be free already; several deaths may have come since
     TRY(tx.share_arena());
     return tx;
 }
@@ -154,7 +152,7 @@ void Transmitter::send(const VirtioHeader& header, std::uint32_t length) {
         push_data(next_id(), first ? static_cast<std::uint16_t>(length) : size, (first ? flags : 0) | more);
         if (first && gso) push(in_tx_slot(gso_extra(offload->gso))), ++extras_;
     }
-    setup_.journal.whole = setup_.journal.ring.produced;
+    note_whole();
     setup_.stats.bytes_in.add(length);
 }
 
@@ -163,9 +161,14 @@ bool Transmitter::multicast(bool add, const Mac& mac, bool& notify) {
     push_data(next_id(), min_packet, tx_flag::extra_info);  // the slot in front of an extra; it carries no frame
     push(in_tx_slot(mcast_extra(add, mac)));
     ++extras_;
-    setup_.journal.whole = setup_.journal.ring.produced;
+    note_whole();
     notify |= commit();
     return true;
+}
+
+void Transmitter::note_whole() {
+    std::atomic_signal_fence(std::memory_order_seq_cst);  // after all of the packet's requests
+    setup_.journal.whole = setup_.journal.ring.produced;
 }
 
 std::uint16_t Transmitter::next_id() {
@@ -204,6 +207,8 @@ Result<unsigned> Transmitter::reap() {
 }
 
 Status Transmitter::answer(const TxAnswer& one, std::uint32_t index) {
+    std::atomic_signal_fence(
+        std::memory_order_seq_cst);  // the ring's index is noted first, then the id, then `answered`
     const bool again = std::exchange(seen_before_, false);
     if (one.what == TxAnswer::What::extra) {
         if (extras_ == 0) return peer_fault("tx answer to an extra that was not sent");

@@ -64,6 +64,7 @@ class Transmitter {
     std::uint16_t next_id();
     void push(const TxRequest& request);
     void push_data(std::uint16_t id, std::uint16_t size, std::uint16_t flags);
+    void note_whole();
     bool commit();
     Status answer(const TxAnswer& answer, std::uint32_t index);
     void retire_arena(unsigned arena);

@@ -110,7 +110,7 @@ class FrontendAlone {
         start();
     }
     // A successor when the journal was used before.
-    void start(bool successor = false) {
+    void start(bool successor = false, unsigned first_turns = 2) {
         HandoverReader reader = hand_over();
         auto made = net::frontend_half().serve({.loop = *loop,
                                                 .hypervisor = hypervisor,
@@ -131,7 +131,7 @@ class FrontendAlone {
                                                reader);
         if (!made) throw std::runtime_error(made.error().message());
         worker = std::move(*made);
-        turns(2);
+        turns(first_turns);
     }
     // As a kill would: nothing is given back, the journal and the rings stay as they are.
     void kill() {

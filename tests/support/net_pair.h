@@ -151,7 +151,10 @@ class NetSide final : public EndpointHost {
                               .log = log_,
                               .broken =
                                   [this, in_process](const Error& error) {
-                                      if (in_process) return log_.say("process broken: " + error.message());
+                                      if (in_process) {  // seen through stats()
+                                          log_.say(error.message());
+                                          return stats().broken.add(1);
+                                      }
                                       answers_.push_back([this, error] {
                                           complaint = error;
                                           endpoint_->broken(error);
@@ -318,14 +321,24 @@ class NetWorld {
         const unsigned queues = options.frontend.queues;
         options.frontend.attachment = [&guest, queues](const DeviceAddress&, std::optional<net::Mac>)
             -> Result<std::unique_ptr<net::frontend::Attachment>> { return open_sockets(guest.ends, queues); };
-        DeviceAddress address{.device_class = "vif", .role = Role::backend, .frontend = front, .backend = back};
-        guest.back =
-            std::make_unique<NetSide>(back_, address, net::backend_half().control(), net::backend_half(), back_crew_);
-        address.role = Role::frontend;
+        guest.back = backend_of(guest);
         guest.crew = std::make_unique<NetCrew>(options.processes);
+        const DeviceAddress address{
+            .device_class = "vif", .role = Role::frontend, .frontend = front, .backend = back, .id = DeviceId(0)};
         guest.front = std::make_unique<NetSide>(guest.domain, address, net::make_frontend_control(options.frontend),
                                                 net::frontend_half(), *guest.crew);
         return guest;
+    }
+
+    // A new backend for a guest whose nodes are there, as a new driver domain's controller would make it.
+    std::unique_ptr<NetSide> backend_of(const NetGuest& guest) {
+        const DeviceAddress address{.device_class = "vif",
+                                    .role = Role::backend,
+                                    .frontend = guest.domain.id,
+                                    .backend = back_.id,
+                                    .id = DeviceId(0)};
+        return std::make_unique<NetSide>(back_, address, net::backend_half().control(), net::backend_half(),
+                                         back_crew_);
     }
 
     void step() {
