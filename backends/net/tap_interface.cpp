@@ -135,7 +135,8 @@ bool bridge_exists(const std::string& name) {
     if (!interface_name_valid(name) || ::if_nametoindex(name.c_str()) == 0) return false;
     const auto fd = configuration_socket();
     ifreq request = request_for(name);
-    unsigned long arguments[4] = {BRCTL_GET_VERSION, 0, 0, 0};
+    __bridge_info info{};
+    unsigned long arguments[4] = {BRCTL_GET_BRIDGE_INFO, reinterpret_cast<unsigned long>(&info), 0, 0};
     request.ifr_data = reinterpret_cast<char*>(arguments);
     return fd && ::ioctl(fd->get(), SIOCDEVPRIVATE, &request) >= 0;
 }
