@@ -44,12 +44,12 @@ class Bench:
         self.probes.append(ns)
         return ns
 
-    def row(self, case, peer, unit, pairs, aim=None, mood=None, **more):
-        """pairs: (ours, peer) of alternating trials, both so that more is better."""
+    def row(self, case, peer, unit, pairs, aim=None, mood=None, less_is_better=False, **more):
+        """pairs: (ours, peer) of alternating trials."""
         if not pairs:
             self.note(f"{case} beside {peer}: skipped: no trial in a steady mood")
             return
-        ratios = [ours / theirs for ours, theirs in pairs if theirs]
+        ratios = [(theirs / ours if less_is_better else ours / theirs) for ours, theirs in pairs if ours and theirs]
         self.rows.append({
             "case": case, "mood": mood, "ours": statistics.median(p[0] for p in pairs), "peer": peer,
             "peer_value": statistics.median(p[1] for p in pairs), "unit": unit, "n": len(pairs),
