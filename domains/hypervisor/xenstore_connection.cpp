@@ -67,7 +67,12 @@ void StoreConnection::drained(std::size_t bytes, StoreTime now) {
         if (sent_ < output_.front().bytes.size()) break;
         pop();
     }
-    if (StoreDomain* of = domain(); of && !broken_) store_.run_waiting(*of);
+    StoreDomain* of = domain();
+    if (!of || broken_) return;
+    if (of->limited())
+        store_.run_waiting(*of);
+    else
+        store_.run(*this);
 }
 
 // What a message takes, with its copy in the set of unread events.
@@ -116,7 +121,7 @@ void StoreConnection::event(std::string_view path, std::string_view watched, std
     const std::size_t most = of->limited() ? store_.quota_.events : store_.quota_.control_events;
     const bool full = unread_events_.size() >= most || (of->limited() && store_.memory_left(*of) <= 0);
     // No event is ever lost: one that finds no place, or would be too long to send (XSA-324), says "something at or
-    // below the watched path", of which there is at most one per watch. A watch that cannot be told fits by its size.
+    // below the watched path", of which there is at most one per watch. That fits always: it came in one WATCH request.
     if (full || path.size() + token.size() + 2 > store_payload_max) {
         path = watched;
         if (known(path)) return;

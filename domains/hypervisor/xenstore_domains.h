@@ -27,7 +27,7 @@ struct StoreQuota {
     std::size_t node_size = 2048;          // ENOSPC; value, permissions and children's names
     std::size_t permissions = 5;           // ENOSPC
     std::int64_t memory = 2560 * 1024;     // ENOMEM; nodes, watches, transactions, unread output
-    std::size_t connections = 64;          // ours: on Xen a domain has one ring
+    std::size_t connections = 64;          // ours: on Xen a domain has one ring; 8 KiB of input each
     std::size_t events = 512;              // ours: unread events of a connection that keep their own path
     std::size_t control_events = 8192;     // the same for Dom0, whose stuck clients must not grow without end either
     std::size_t work = 256;                // ours: steps of path and nodes changed between two ticks, about 1 ms

@@ -8,6 +8,8 @@ namespace caisson::hypervisor {
 
 namespace {
 
+constexpr std::string_view domid_self("32752", 6);  // DOMID_SELF of xen.h, with its NUL
+
 std::string terminated(std::string text) {
     text.push_back('\0');
     return text;
@@ -50,7 +52,8 @@ StoreRequest::Answer StoreRequest::answer() {
         case StoreOp::transaction_end: return end();
         case StoreOp::get_domain_path: return terminated(domain_path(TRY(id_argument())));
         case StoreOp::is_domain_introduced: {
-            const StoreDomain* asked = store_.domains_.find(TRY(id_argument()));
+            const bool self = payload_ == domid_self;
+            const StoreDomain* asked = self ? &domain_ : store_.domains_.find(TRY(id_argument()));
             return terminated(asked && asked->introduced ? "T" : "F");
         }
         case StoreOp::reset_watches:  // also legal inside a transaction, which it ends (XSA-484)
@@ -69,8 +72,7 @@ StoreRequest::Answer StoreRequest::answer() {
     return refuse(ENOSYS, "operation");
 }
 
-// ---- nodes
-// -----------------------------------------------------------------------------------------------------------
+// ---- nodes --------------------------------------------------------------------------------------------------------
 
 StoreAllowance StoreRequest::allowance() const {
     if (!domain_.limited()) return {};
@@ -164,7 +166,7 @@ StoreRequest::Answer StoreRequest::set_permissions(StoreOperations& operations) 
 
 // "<generation>|<name>|<name>|...", and one more NUL after the last name of the directory. The offset counts bytes of
 // the whole list.
-StoreRequest::Answer StoreRequest::directory_part(StoreOperations& operations) const {
+StoreRequest::Answer StoreRequest::directory_part(StoreOperations& operations) {
     const auto strings = TRY(payload_strings(payload_));
     if (strings.size() != 2) return refuse(EINVAL, "arguments");
     std::size_t offset{};
@@ -173,6 +175,7 @@ StoreRequest::Answer StoreRequest::directory_part(StoreOperations& operations) c
     if (error != std::errc{} || end != number.data() + number.size()) return refuse(EINVAL, "offset");
     const std::string path = TRY(canonical_path(strings[0], connection_.who().id));
     const NodeRef node = TRY(operations.directory(path));
+    work_ += node->children.size() / 32;
 
     std::string part = terminated(std::to_string(node->generation));
     std::size_t at = 0;
@@ -199,8 +202,7 @@ Result<Permissions> StoreRequest::permissions_argument(const std::vector<std::st
     return permissions;
 }
 
-// ---- watches
-// ---------------------------------------------------------------------------------------------------------
+// ---- watches ------------------------------------------------------------------------------------------------------
 
 StoreRequest::Answer StoreRequest::watch() {
     const auto strings = TRY(payload_strings(payload_));
@@ -238,8 +240,7 @@ StoreRequest::Answer StoreRequest::unwatch() {
     return terminated("OK");
 }
 
-// ---- transactions
-// ----------------------------------------------------------------------------------------------------
+// ---- transactions -------------------------------------------------------------------------------------------------
 
 StoreRequest::Answer StoreRequest::start() {
     if (transaction_) return refuse(EBUSY, "transaction in a transaction");
@@ -293,8 +294,7 @@ Status StoreRequest::commit(StoreTransaction& transaction) {
     return {};
 }
 
-// ---- Dom0's
-// ----------------------------------------------------------------------------------------------------------
+// ---- Dom0's -------------------------------------------------------------------------------------------------------
 
 Result<StoreDomain*> StoreRequest::domain_argument(std::string_view text) const {
     StoreDomain* domain = store_.domains_.find(TRY(parse_domain(text)));

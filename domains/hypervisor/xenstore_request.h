@@ -36,7 +36,7 @@ class StoreRequest {
     Answer node_operation(StoreOperations& operations);
     Answer write(StoreOperations& operations);
     Answer set_permissions(StoreOperations& operations);
-    Answer directory_part(StoreOperations& operations) const;
+    Answer directory_part(StoreOperations& operations);
     Result<Permissions> permissions_argument(const std::vector<std::string_view>& strings) const;
 
     Answer watch();

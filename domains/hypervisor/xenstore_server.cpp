@@ -14,8 +14,7 @@ Xenstored::~Xenstored() {
     while (!connections_.empty()) disconnect(connections_.begin()->second.get());
 }
 
-// ---- domains
-// ---------------------------------------------------------------------------------------------------------
+// ---- domains ------------------------------------------------------------------------------------------------------
 
 Status Xenstored::create(DomainId domain, std::uint32_t generation) {
     if (domain.raw >= first_reserved_domid || generation == no_generation) return host_fault(EINVAL, "domain");
@@ -53,8 +52,7 @@ void Xenstored::withdraw(StoreDomain& domain) {
     fire(tree_.forget(gone));
 }
 
-// ---- connections
-// -----------------------------------------------------------------------------------------------------
+// ---- connections --------------------------------------------------------------------------------------------------
 
 Result<StoreConnection*> Xenstored::connect(DomainId domain, std::function<void()> wake) {
     StoreDomain* known = domains_.find(domain);
@@ -129,8 +127,7 @@ void Xenstored::run_waiting(StoreDomain& domain) {
         if (connection->who() == domain.subject.self && !connection->broken_) run(*connection);
 }
 
-// ---- watches
-// ---------------------------------------------------------------------------------------------------------
+// ---- watches ------------------------------------------------------------------------------------------------------
 
 void Xenstored::deliver(const Watch& watch, std::string_view path) {
     const auto connection = connections_.find(watch.connection);
@@ -157,8 +154,7 @@ void Xenstored::fire_special(std::string_view path) {
     });
 }
 
-// ---- time
-// ------------------------------------------------------------------------------------------------------------
+// ---- time ---------------------------------------------------------------------------------------------------------
 
 void Xenstored::observe(StoreTime now) {
     if (now <= now_) return;
@@ -193,8 +189,7 @@ std::optional<StoreTime> Xenstored::next_tick() const {
     return next;
 }
 
-// ---- the broker's own access
-// -----------------------------------------------------------------------------------------
+// ---- the broker's own access --------------------------------------------------------------------------------------
 
 Status Xenstored::write(std::string_view path, std::string_view value) {
     StoreOperations operations(tree_, domains_.find(control_domain)->subject);
@@ -233,8 +228,7 @@ Status Xenstored::set_permissions(std::string_view path, const std::vector<std::
     return {};
 }
 
-// ---- looking in
-// ------------------------------------------------------------------------------------------------------
+// ---- looking in ---------------------------------------------------------------------------------------------------
 
 std::int64_t Xenstored::memory_left(const StoreDomain& domain) const {
     return quota_.memory - tree_.usage(domain.subject.self).bytes - domain.memory;

@@ -13,8 +13,7 @@ std::int64_t weight(std::string_view path, const Node& node) {
 
 }  // namespace
 
-// ---- StoreView: every change of a node goes through here, so accounting has one place
-// --------------------------------
+// ---- StoreView: every change of a node goes through here, so accounting has one place -----------------------------
 
 void StoreView::charge(DomainKey who, std::int64_t nodes, std::int64_t bytes) {
     const auto entry = usage_.try_emplace(who).first;
@@ -73,8 +72,7 @@ void StoreView::remove_child(std::string_view path, std::string_view name) {
     });
 }
 
-// ---- StoreTree
-// -------------------------------------------------------------------------------------------------------
+// ---- StoreTree ----------------------------------------------------------------------------------------------------
 
 StoreTree::StoreTree() { insert("/", Node{.permissions = {{.whom = {control_domain, 0}, .access = Access::none}}}); }
 

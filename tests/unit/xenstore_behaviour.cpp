@@ -233,6 +233,7 @@ TEST_CASE("Dom0 hears of domains that come and go, and nobody else does") {
     CHECK(dom0.call(StoreOp::introduce, strings("6", "1", "1")).ok());
     CHECK(dom0.take_events().empty());  // was introduced already
     CHECK(dom0.call(StoreOp::is_domain_introduced, strings("6")).text() == "T");
+    CHECK(guest.call(StoreOp::is_domain_introduced, strings("32752")).text() == "T");  // DOMID_SELF
     store.domain_shut_down(DomainId(6));
     CHECK(dom0.take_events() == Events{{"@releaseDomain", "r"}});
     CHECK(dom0.call(StoreOp::resume, strings("6")).ok());

@@ -190,6 +190,7 @@ struct World {
         Model::Picture picture;
     };
     std::vector<Client> clients;
+    std::map<std::string, int> outcomes;  // of commits: how often each
 
     explicit World(unsigned seed) : random(seed) {
         for (const int domain : {1, 2, 3}) join(domain);
@@ -246,6 +247,7 @@ struct World {
             const bool commit = below(4) != 0;
             const std::string expected = commit ? model.commit(client.picture, who) : "";
             REQUIRE(peer.end(id, commit).error() == expected);
+            if (commit) ++outcomes[expected];
             client.tx = 0;
             return;
         }
@@ -257,6 +259,7 @@ struct World {
                       strings(at), id);
             error = peer.end(id).error();
             REQUIRE((error == "EAGAIN" || error == "ENOMEM"));
+            ++outcomes[error];
             client.tx = 0;
             return;
         }
@@ -320,6 +323,7 @@ struct World {
 }  // namespace
 
 TEST_CASE("Random transactions of several domains end as the model says") {
+    std::map<std::string, int> outcomes;
     for (unsigned seed = 1; seed <= 40; ++seed) {
         INFO("seed " << seed);
         World world(seed);
@@ -329,5 +333,10 @@ TEST_CASE("Random transactions of several domains end as the model says") {
             if (i % 16 == 0) world.compare();
         }
         world.compare();
+        for (const auto& [outcome, count] : world.outcomes) outcomes[outcome] += count;
     }
+    for (const auto& [outcome, count] : outcomes) UNSCOPED_INFO(count << " commits ended with \"" << outcome << "\"");
+    CHECK(outcomes[""] > 1000);  // else this proves nothing
+    CHECK(outcomes["EAGAIN"] > 1000);
+    CHECK(outcomes["ENOMEM"] > 10);
 }
