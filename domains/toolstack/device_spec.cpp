@@ -8,7 +8,6 @@
 #include <algorithm>
 #include <cstdio>
 #include <cstdlib>
-#include <memory>
 
 #include "domains/toolstack/xlutil.h"
 #include "ring/log.h"
@@ -90,14 +89,14 @@ Result<std::vector<std::string>> addresses(std::string_view key, const std::stri
 Status rate(const std::string& value, Vif& vif) {
     char* bytes = nullptr;
     std::size_t length = 0;
-    const std::unique_ptr<std::FILE, int (*)(std::FILE*)> report(open_memstream(&bytes, &length), std::fclose);
-    if (!report) return host_fault(ENOMEM, "rate");
-    XLU_Config* cfg = xlu_cfg_init(report.get(), "rate");
+    std::FILE* report = open_memstream(&bytes, &length);
+    if (report == nullptr) return host_fault(ENOMEM, "rate");
+    XLU_Config* cfg = xlu_cfg_init(report, "rate");
     libxl_device_nic nic{};
     const int failed = cfg == nullptr ? ENOMEM : xlu_vif_parse_rate(cfg, value.c_str(), &nic);
     if (cfg != nullptr) xlu_cfg_destroy(cfg);
-    std::fflush(report.get());
-    std::free(std::exchange(bytes, nullptr));
+    std::fclose(report);  // may move `bytes`
+    std::free(bytes);
     if (failed != 0) return wrong(fmt::format("rate: '{}' is not like 10Mb/s or 250KB/s@20ms", escaped(value)));
     vif.rate_bytes = nic.rate_bytes_per_interval;
     vif.rate_usecs = nic.rate_interval_usecs;
