@@ -25,7 +25,7 @@ Result<HashClient> HashClient::make(Setup setup) {
     if (client.ring_.outstanding() > 1) return host_fault(EBADMSG, "journal: control requests");
     client.owed_ = client.ring_.outstanding() == 1;
     if (journal.done != 0) return client;
-    if (journal.pages.shared != 0)  // read-only pages come back without memory: only to be ended
+    if (journal.pages.state == ArenaRecord::shared)  // read-only pages come back without memory: only to be ended
         (void)setup.hypervisor.reclaim(GrantRef(journal.pages.first));
     journal.pages = {};
     TRY(client.share_tables());
@@ -33,8 +33,7 @@ Result<HashClient> HashClient::make(Setup setup) {
 }
 
 Status HashClient::share_tables() {
-    tables_ = TRY(setup_.hypervisor.share(setup_.peer, 2, Access::read_only));
-    setup_.journal.pages = {.shared = 1, .first = tables_.refs()[0].raw};
+    tables_ = TRY(share_noted(setup_.hypervisor, setup_.peer, 2, Access::read_only, setup_.journal.pages));
     std::array<std::uint32_t, mapping_entries> mapping;
     for (std::uint32_t i = 0; i < mapping_entries; ++i) mapping[i] = i % setup_.queues;
     (void)tables_.memory().copy_in(0, std::as_bytes(std::span(verification_key)));
@@ -92,8 +91,8 @@ Status HashClient::answer(const ControlResponse& response) {
 void HashClient::finish(bool agreed) {
     agreed_ = agreed;
     setup_.journal.done = 1;
-    setup_.journal.pages = {};
     tables_ = {};  // netif.h: they must stay valid until the response, no longer
+    setup_.journal.pages = {};
 }
 
 }  // namespace caisson::net::frontend

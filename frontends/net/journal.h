@@ -9,6 +9,7 @@
 #include <cstdint>
 
 #include "protocols/net.h"
+#include "ring/hypervisor.h"
 #include "ring/shared_ring.h"
 
 namespace caisson::net::frontend {
@@ -16,10 +17,12 @@ namespace caisson::net::frontend {
 inline constexpr std::uint32_t arena_pages = ring_slots;  // tx and rx: a page a slot
 inline constexpr unsigned kept_arenas = 4;                // of predecessors whose packets are not answered yet
 
-// The pages behind the tx ids of one worker.
+// Pages that a worker shared. `sharing` is written before they are, so that a successor knows when some may exist that
+// nobody has noted.
 struct ArenaRecord {
-    std::uint32_t shared = 0;  // 0: no arena
-    std::uint32_t first = 0;   // its first grant reference
+    static constexpr std::uint32_t none = 0, shared = 1, sharing = 2;
+    std::uint32_t state = none;
+    std::uint32_t first = 0;  // the first grant reference
 };
 
 struct TxId {
@@ -60,5 +63,13 @@ struct Journal {
     ControlJournal control;
 };
 static_assert(std::is_trivially_copyable_v<Journal>);
+
+// Shares new pages and notes them.
+Result<SharedPages> share_noted(Hypervisor& hypervisor, DomainId peer, std::uint32_t pages, Access access,
+                                ArenaRecord& record);
+
+// Ends what a predecessor shared and did not come to note. References are tried one by one, for no hypervisor lists
+// them; this is needed only after a death in the middle of share_noted().
+void end_forgotten(Hypervisor& hypervisor, Journal& journal);
 
 }  // namespace caisson::net::frontend

@@ -27,13 +27,12 @@ Result<Receiver> Receiver::make(Setup setup) {
 
 Status Receiver::share_arena() {
     ArenaRecord& record = setup_.journal.arena;
-    if (record.shared != 0)
+    if (record.state == ArenaRecord::shared)
         arena_ = TRY(setup_.hypervisor.reclaim(GrantRef(record.first)));
     else
-        arena_ = TRY(setup_.hypervisor.share(setup_.peer, arena_pages, Access::read_write));
+        arena_ = TRY(share_noted(setup_.hypervisor, setup_.peer, arena_pages, Access::read_write, record));
     if (arena_.memory().size() != arena_pages * page_size || arena_.refs().size() != arena_pages)
         return host_fault(EBADMSG, "journal: rx pages");
-    record = {.shared = 1, .first = arena_.refs()[0].raw};
     return {};
 }
 

@@ -57,7 +57,7 @@ void Transmitter::recount() {
 Status Transmitter::share_arena() {
     auto& arenas = setup_.journal.arenas;
     for (unsigned i = 0; i < kept_arenas; ++i) {
-        if (arenas[i].shared == 0) continue;
+        if (arenas[i].state != ArenaRecord::shared) continue;
         if (auto old = setup_.hypervisor.reclaim(GrantRef(arenas[i].first)))
             old_[i] = std::move(*old);
         else
@@ -67,7 +67,7 @@ Status Transmitter::share_arena() {
     // An arena too many means that the backend answers nothing: the oldest packets are answered with an error.
     current_ = kept_arenas - 1;
     for (unsigned i = 0; i < kept_arenas; ++i)
-        if (arenas[i].shared == 0) current_ = i;
+        if (arenas[i].state == ArenaRecord::none) current_ = i;
     retire_arena(current_);
     if (left_[current_] != 0) {  // whatever of it is answered later counts for nobody's pages
         for (TxId& id : setup_.journal.ids)
@@ -75,8 +75,7 @@ Status Transmitter::share_arena() {
                 id.arena = static_cast<std::uint8_t>((current_ + 1) % kept_arenas);
         left_[(current_ + 1) % kept_arenas] += std::exchange(left_[current_], 0u);
     }
-    arena_ = TRY(setup_.hypervisor.share(setup_.peer, arena_pages, Access::read_only));
-    arenas[current_] = {.shared = 1, .first = arena_.refs()[0].raw};
+    arena_ = TRY(share_noted(setup_.hypervisor, setup_.peer, arena_pages, Access::read_only, arenas[current_]));
     return {};
 }
 

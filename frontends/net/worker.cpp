@@ -190,6 +190,7 @@ bool ControlQueue::arm() {
 
 Status FrontendWorker::open(HandoverReader& handover) {
     if (context_.journal.size() < sizeof(Journal)) return host_fault(EBADMSG, "journal too small");
+    end_forgotten(context_.hypervisor, journal());
     for (unsigned i = 0; i < link_.queues; ++i) queues_.push_back(TRY(open_queue(handover, i)));
     context_.stats.queues = link_.queues;
     if (!link_.receive_hash) return {};

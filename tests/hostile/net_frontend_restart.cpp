@@ -190,6 +190,18 @@ TEST_CASE("a journal that a taken-over worker scribbled over is refused or survi
     CHECK(refused > 30);
 }
 
+TEST_CASE("pages shared by a worker that died before it noted them are ended by the next one") {
+    FrontendAlone front;
+    front.kill();
+    const auto shares = front.hypervisor.shares();
+    const SharedPages forgotten = *front.hypervisor.share(DomainId(2), net::frontend::arena_pages, Access::read_only);
+    journal_of(front).queue[0].tx.arenas[0] = {.state = net::frontend::ArenaRecord::sharing};
+    front.start(true);
+    CHECK(!front.hypervisor.granted(forgotten.refs()[0].raw));
+    CHECK(front.hypervisor.shares() == shares);
+    check_alive(front);
+}
+
 TEST_CASE("a worker that cannot share pages says so and leaves nothing behind") {
     FrontendAlone front;
     front.worker.reset();

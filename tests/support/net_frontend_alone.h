@@ -204,6 +204,7 @@ class FrontendAlone {
     template <class P>
     SharedPages ring_page() {
         SharedPages page = take(hypervisor.share(DomainId(2), 1, Access::read_write));
+        hypervisor.shared_elsewhere(page.refs()[0]);
         RingIndices unused;
         (void)FrontRing<P>::initialise(page.memory(), unused);
         return page;

@@ -5,6 +5,7 @@
 #include <sys/mman.h>
 
 #include <map>
+#include <set>
 
 #include "ring/detail/shared_access.h"
 #include "ring/hypervisor.h"
@@ -45,7 +46,7 @@ class PrivateHypervisor final : public Hypervisor {
     }
     Result<SharedPages> reclaim(GrantRef first) override {
         const auto it = regions_.find(first.raw);
-        if (it == regions_.end()) return host_fault(ENOENT, "reclaim");
+        if (it == regions_.end() || elsewhere_.contains(first.raw)) return host_fault(ENOENT, "reclaim");
         const Region& region = it->second;
         std::vector<GrantRef> refs;
         for (std::uint32_t i = 0; i < region.bytes / page_size; ++i) refs.emplace_back(first.raw + i);
@@ -65,6 +66,9 @@ class PrivateHypervisor final : public Hypervisor {
     Result<Fd> restrict_to(std::span<const DomainId>) override { return unsupported("restrict"); }
     std::size_t quarantined_pages() const override { return 0; }
     void retry_quarantine() override {}
+
+    // These were shared through another connection of the domain: not to be reclaimed through this one.
+    void shared_elsewhere(GrantRef first) { elsewhere_.insert(first.raw); }
 
     // What the other domain sees.
     bool granted(std::uint32_t ref) const { return region_of(ref) != nullptr; }
@@ -113,6 +117,7 @@ class PrivateHypervisor final : public Hypervisor {
 
     std::map<std::uint32_t, Region> regions_;
     std::map<void*, std::size_t> adopted_;
+    std::set<std::uint32_t> elsewhere_;
     std::uint32_t next_ref_ = 100;
 };
 
