@@ -39,12 +39,12 @@ Status run() {
     auto dom0 = TRY(Store::open(xen.dom0().xenstored));
 
     auto loop = TRY(Loop::make());
-    const auto workers = make_inline_workers(*loop);
+    const auto back_workers = make_inline_workers(*loop), front_workers = make_inline_workers(*loop);
     auto back_store = TRY(Store::open(back.xenstored)), front_store = TRY(Store::open(front.xenstored));
     const Catalogue catalogue(&sensor::row, 1);
-    Controller devd(*loop, *back.hypervisor, back_store, *workers,
+    Controller devd(*loop, *back.hypervisor, back_store, *back_workers,
                     {.backends = true, .catalogue = catalogue, .stats_directory = xen.directory()});
-    Controller frontd(*loop, *front.hypervisor, front_store, *workers,
+    Controller frontd(*loop, *front.hypervisor, front_store, *front_workers,
                       {.frontends = true, .catalogue = catalogue, .stats_directory = xen.directory()});
     TRY(devd.start());
     TRY(frontd.start());
