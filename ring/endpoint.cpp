@@ -83,6 +83,9 @@ void Endpoint::look() {
         if (removed_ || stopped_ || detaching_) return;
         const auto seen = observe();
         if (!seen) return log_.peer(seen.error());
+        last_peer_ = seen->peer;
+        if (failed_at_ && *failed_at_ == seen->peer && !seen->leave) return;
+        failed_at_.reset();
         if (seen->leave) leave();
         const Step step =
             address_.role == Role::backend ? backend_step(mine_, seen->peer) : frontend_step(mine_, seen->peer);
@@ -200,6 +203,7 @@ void Endpoint::broken(const Error& error) {
 // Closes the device from our side: Closing now, Closed when the peer has answered or our patience ends.
 void Endpoint::close(const Error& error) {
     report(error);
+    failed_at_ = last_peer_;  // or we would offer the same again at once, for ever
     show(XenbusState::closing);
     begin_disconnect({Do::disconnect, XenbusState::closing, XenbusState::closing});
 }

@@ -100,6 +100,8 @@ class Endpoint {
     bool connected_ = false;  // connect() succeeded and disconnect() has not been called
     bool attaching_ = false, detaching_ = false, announced_ = false;
     bool offline_ = false, removed_ = false, stopped_ = false;
+    XenbusState last_peer_ = XenbusState::unknown;
+    std::optional<XenbusState> failed_at_;  // what the peer showed when we gave up: it has to move first
     Step after_detach_;
     std::vector<std::optional<std::string>> seen_;  // the watched keys' values, own ones first
 };

@@ -70,13 +70,14 @@ constexpr Step frontend_step(XenbusState mine, XenbusState peer) {
     using enum XenbusState;
     const Step stay{Do::nothing, mine, mine};
     switch (mine) {
-        case unknown:
+        case unknown:  // a directory that we see for the first time
+            return {Do::offer, initialising};
         case initialising:
         case init_wait:  // a frontend is never there
             // Anything but InitWait is what is left of an earlier connection: our Initialising makes the backend
             // return.
             if (peer == init_wait) return {Do::connect, initialised, initialising};
-            return mine == unknown ? Step{Do::offer, initialising} : stay;
+            return stay;
         case initialised:
             if (peer == connected) return {Do::nothing, connected};
             if (peer == initialising) return {Do::restart, initialising};

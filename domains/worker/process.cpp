@@ -1,5 +1,6 @@
 #include "domains/worker/process.h"
 
+#include <liburing.h>
 #include <signal.h>
 #include <sys/syscall.h>
 #include <sys/wait.h>
@@ -54,10 +55,12 @@ WorkerHandle::WorkerHandle(Loop& loop, std::string name, Log& log, Isolated proc
 }
 
 WorkerHandle::~WorkerHandle() {
-    if (reaped_) return;
-    ::syscall(SYS_pidfd_send_signal, process_.pidfd.get(), SIGKILL, nullptr, 0);
-    siginfo_t info;
-    ::waitid(P_PIDFD, static_cast<id_t>(process_.pidfd.get()), &info, WEXITED);
+    if (!reaped_) {
+        ::syscall(SYS_pidfd_send_signal, process_.pidfd.get(), SIGKILL, nullptr, 0);
+        siginfo_t info;
+        ::waitid(P_PIDFD, static_cast<id_t>(process_.pidfd.get()), &info, WEXITED);
+    }
+    let_go();
 }
 
 void WorkerHandle::kill(const char* why) {
@@ -86,6 +89,18 @@ void WorkerHandle::dead() {
     died(info.si_code == CLD_EXITED || info.si_status != SIGKILL);
 }
 
+// Taking a mount namespace down waits for the whole machine (RCU), and the process that held it last has to wait before
+// it counts as dead. So we hold it, too, and have the kernel close it when nobody waits.
+void WorkerHandle::let_go() {
+    if (!mounts_) return;
+    loop_.submit(
+        [fd = mounts_.release()](io_uring_sqe* entry) {
+            io_uring_prep_close(entry, fd);
+            entry->flags |= IOSQE_ASYNC;
+        },
+        [](int) {});
+}
+
 void WorkerHandle::receive(Mail mail) {
     if (mail.kind == MailKind::armed) return arm();
     if (armed_) handlers_.received(std::move(mail));
@@ -95,6 +110,7 @@ void WorkerHandle::arm() {
     if (armed_) return;
     const auto seen = inspect(process_.pid);
     const Status sealed = seen ? verify(*seen, process_.namespaces) : Status(std::unexpected(seen.error()));
+    mounts_.reset(::open(("/proc/" + std::to_string(process_.pid) + "/ns/mnt").c_str(), O_RDONLY | O_CLOEXEC));
     if (!sealed) return kill(("is not sealed: " + sealed.error().message()).c_str());
     armed_ = true;
     patience_.reset();

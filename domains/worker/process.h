@@ -36,6 +36,7 @@ class WorkerHandle {
     void arm();
     void copy_log(short events);
     void dead();
+    void let_go();
 
     Loop& loop_;
     const std::string name_;
@@ -43,6 +44,7 @@ class WorkerHandle {
     Isolated process_;
     Handlers handlers_;
     Fd output_;
+    Fd mounts_;  // its mount namespace: see let_go()
     std::unique_ptr<Mailbox> mailbox_;
     bool armed_ = false, reaped_ = false;
     std::size_t logged_ = 0;  // bytes in this window

@@ -67,6 +67,13 @@ TEST_CASE("rings are taken only from a peer that published them, and only after 
     });
 }
 
+TEST_CASE("a directory that is seen for the first time is never connected without an offer") {
+    for (const XenbusState peer : all_xenbus_states) {
+        CHECK(frontend_step(unknown, peer) == Step{Do::offer, initialising, initialising});
+        CHECK(backend_step(unknown, peer).action != Do::connect);
+    }
+}
+
 TEST_CASE("leaving a state in which we serve always disconnects") {
     each_pair([](Table, XenbusState mine, XenbusState, Step step) {
         if (serving(mine) && !serving(step.next)) CHECK((step.action == Do::disconnect || step.action == Do::restart));
