@@ -214,8 +214,7 @@ void limits(CfgFile& file, DomainConfig& config) {
 OnExit on_exit(CfgFile& file, std::string_view key) {
     const auto word = file.one_of(key, {"destroy", "restart", "rename-restart", "preserve", "coredump-destroy",
                                         "coredump-restart", "soft-reset"});
-    if (!word || word->ends_with("destroy") || *word == "soft-reset") return OnExit::destroy;
-    return *word == "preserve" ? OnExit::preserve : OnExit::restart;
+    return word && word->ends_with("restart") ? OnExit::restart : OnExit::destroy;
 }
 
 template <class T>

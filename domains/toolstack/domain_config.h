@@ -15,7 +15,8 @@
 
 namespace caisson::toolstack {
 
-enum class OnExit : std::uint8_t { destroy, restart, preserve };
+// preserve is destroy here: nothing of a dead process can be kept.
+enum class OnExit : std::uint8_t { destroy, restart };
 
 struct DomainConfig {
     std::string name;

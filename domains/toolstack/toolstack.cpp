@@ -9,6 +9,7 @@
 #include <thread>
 
 #include "domains/domain/process.h"
+#include "ring/loop.h"
 
 namespace caisson::toolstack {
 namespace {
@@ -39,6 +40,16 @@ Status tun_usable() {
                                  .err = EACCES,
                                  .what = "/dev/net/tun is closed to domains:",
                                  .detail = "open it with 'chmod 0666 /dev/net/tun', which is udev's default"});
+}
+
+// Every controller and worker runs on one.
+Status uring_usable() {
+    if (Loop::make()) return {};
+    return std::unexpected(Error{.fault = Fault::unsupported,
+                                 .err = ENOSYS,
+                                 .what = "io_uring is not to be had:",
+                                 .detail = "allow it with 'sysctl kernel.io_uring_disabled=0' (in a container: in its "
+                                           "seccomp profile)"});
 }
 
 }  // namespace
@@ -127,6 +138,7 @@ Result<Toolstack::Prepared> Toolstack::prepare(const DomainConfig& config, int o
     const Fd lock = TRY(lock_creation(state_));
     TRY(claim_name(config.name));
     if (!config.vifs.empty() || config.driver_domain) TRY(tun_usable());
+    TRY(uring_usable());
     domain::Newborn born = TRY(domain::bear(
         {.name = config.name, .memory_mib = config.memory_mib, .hidden = {state_.folder}, .output = output}));
     const auto created = TRY(
