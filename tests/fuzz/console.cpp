@@ -237,11 +237,13 @@ void workers(Script script, Role role) {
                     (void)!::read(side->outside.get(), buffer, sizeof buffer);
                 break;
             }
-            case 5:  // death, and what the dead one left may be anything
-                if (const std::uint8_t spoil = script.byte(); (spoil & 1) != 0)
-                    journal[script.byte() % 96] = std::byte{spoil};
+            case 5: {  // death, and what the dead one left may be anything
+                const std::uint8_t spoil = script.byte();
+                side.reset();
+                if ((spoil & 1) != 0) journal[script.byte() % 96] = std::byte{spoil};
                 side.emplace(*loop, hypervisor, role, journal, true);
                 break;
+            }
             default: page[console::connection_offset] = std::byte{script.byte()};
         }
         loop->turn(std::chrono::milliseconds(0));

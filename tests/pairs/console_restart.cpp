@@ -1,49 +1,14 @@
 // Workers that are killed while bytes flow: no byte twice, the log has each of them once, and nobody has to reconnect.
-#include <algorithm>
 #include <catch2/catch.hpp>
 #include <random>
 
 #include "tests/support/console_pair.h"
+#include "tests/support/console_streams.h"
 
 namespace caisson::test {
 namespace {
 
-constexpr std::size_t digits = 9;  // a word is a number and a newline
-
-std::string words(std::uint32_t first, std::uint32_t count) {
-    std::string text;
-    char word[16];
-    for (std::uint32_t i = first; i < first + count; ++i) {
-        std::snprintf(word, sizeof word, "%09u\n", i);
-        text += word;
-    }
-    return text;
-}
-
-// `got` is `sent` with pieces missing: every byte comes from behind the one before it. Numbers that never repeat make a
-// doubled piece of ten bytes or more impossible to miss.
-struct Compared {
-    std::size_t lost = 0;
-    bool doubled = false;
-};
-Compared compare(const std::string& got) {
-    Compared out;
-    std::int64_t last = -1;
-    std::size_t at = 0;
-    while (at + digits < got.size()) {
-        const std::string word = got.substr(at, digits + 1);
-        if (word.find_first_not_of("0123456789") != digits || word[digits] != '\n') {
-            ++at;  // the torn end of a lost piece
-            continue;
-        }
-        const std::int64_t number = std::stoll(word);
-        if (number <= last) out.doubled = true;
-        out.lost += static_cast<std::size_t>(number - last - 1);
-        last = number;
-        at += digits + 1;
-    }
-    return out;
-}
+constexpr std::size_t most_lost_a_kill = 1024;  // a read, or a write, that was on its way
 
 struct Stream {
     int from;
@@ -76,9 +41,9 @@ TEST_CASE("killed backend workers: the log has every byte once, the reader no by
     REQUIRE(pair.until([&] { return reader.pump(), contents(log).size() >= down.text.size(); }));
     CHECK(contents(log) == down.text);
     REQUIRE(pair.until([&] { return reader.pump(), reader.text().ends_with("000039999\n"); }));
-    const Compared seen = compare(reader.text());
-    CHECK_FALSE(seen.doubled);
-    CHECK(seen.lost <= kills * (1024 / 10 + 2));  // one write that was on its way
+    const Difference seen = difference(down.text, reader.text());
+    CHECK(seen.doubled == 0);
+    CHECK(seen.lost <= kills * most_lost_a_kill);
 }
 
 TEST_CASE("killed frontend workers: no byte twice in either direction") {
@@ -98,9 +63,9 @@ TEST_CASE("killed frontend workers: no byte twice in either direction") {
     const auto ended = [](const Reader& one) { return one.text().ends_with("000019999\n"); };
     REQUIRE(pair.until([&] { return reader.pump(), program.pump(), ended(reader) && ended(program); }));
     for (const Reader* one : {&reader, &program}) {
-        const Compared seen = compare(one->text());
-        CHECK_FALSE(seen.doubled);
-        CHECK(seen.lost <= kills * (1024 / 10 + 2));
+        const Difference seen = difference(down.text, one->text());
+        CHECK(seen.doubled == 0);
+        CHECK(seen.lost <= kills * most_lost_a_kill);
     }
 }
 
@@ -126,8 +91,8 @@ TEST_CASE("workers of both sides are killed at the same time, over and over") {
         reader.pump(), program.pump();
         return reader.text().ends_with("end\n") && program.text().ends_with("end\n");
     }));
-    CHECK_FALSE(compare(reader.text()).doubled);
-    CHECK_FALSE(compare(program.text()).doubled);
+    CHECK(difference(down.text + "end\n", reader.text()).doubled == 0);
+    CHECK(difference(up.text + "end\n", program.text()).doubled == 0);
 }
 
 TEST_CASE("output that waits for a reader survives the worker") {
