@@ -147,6 +147,8 @@ inline constexpr std::uint8_t needs_csum = 1, data_valid = 2;                   
 inline constexpr std::uint8_t gso_none = 0, gso_tcpv4 = 1, gso_udp = 3, gso_tcpv6 = 4, gso_ecn = 0x80;  // gso_type
 }  // namespace virtio
 
+inline constexpr std::uint16_t min_gso_size = 48;  // Linux: TCP_MIN_GSO_SIZE
+
 // What both descriptions say about a packet.
 struct Offload {
     bool csum_blank = false;      // the checksum field holds the pseudo header's sum, and covers up to the packet's end
@@ -182,7 +184,8 @@ inline std::optional<VirtioHeader> to_virtio(const Offload& offload, std::span<s
     if (!gso) return out;
 
     if (offload.gso.type == GsoType::tcpv4 ? !headers.ipv4() : !headers.ipv6()) return std::nullopt;
-    if (packet_size <= headers.end) return std::nullopt;  // nothing to segment
+    if (packet_size <= headers.end) return std::nullopt;       // nothing to segment
+    if (offload.gso.size < min_gso_size) return std::nullopt;  // or 64 KiB become 65000 packets
     out.gso_type = offload.gso.type == GsoType::tcpv4 ? virtio::gso_tcpv4 : virtio::gso_tcpv6;
     if ((std::to_integer<unsigned>(head[headers.transport + 13u]) & 0x80) != 0) out.gso_type |= virtio::gso_ecn;  // CWR
     out.gso_size = offload.gso.size;

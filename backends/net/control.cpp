@@ -89,6 +89,7 @@ Status Control::read_settings(ControlContext& context) {
 // Once; the host stays open while the frontend comes and goes. How it is chosen: README.md.
 Status Control::open_host(ControlContext&) {
     if (ends_in(script_, "caisson-null")) return config_.host = HostKind::null, Status{};
+    if (ends_in(script_, "vif-route")) bridge_.clear();  // libxl writes its default bridge all the same
     const bool asked = ends_in(script_, "caisson-switch");
     if (asked || (!bridge_.empty() && !bridge_exists(bridge_))) {
         if (bridge_.empty()) return host_fault(EINVAL, "caisson-switch needs bridge=NAME");

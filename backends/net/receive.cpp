@@ -50,6 +50,7 @@ Result<bool> Receive::arm() {
 // -----------------------------------------------------------------------------------------------
 
 Status Receive::put(const Frame& frame, const std::optional<PacketHash>& hash) {
+    forget_views();  // this may be another device's turn
     if (!backlog_.empty()) return wait_for_room(frame, hash), Status{};
     switch (TRY(place(frame, hash))) {
         case Placed::placed: break;

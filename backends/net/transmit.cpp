@@ -38,6 +38,7 @@ Result<bool> Transmit::poll() {
     if (taken == 0) return false;
     stats().requests.add(taken);
     bell_->due |= ring_.publish();
+    stats().latency.record(TokenBucket::Clock::now() - start);
     return true;
 }
 

@@ -124,9 +124,10 @@ Result<bool> Worker::arm_queue(Queue& queue) {
     work |= TRY(queue.rx->arm());
     const int fd = vif_.host->readable_fd(queue.number);
     if (fd < 0) return work;
-    if (queue.rx->room() && !queue.readable)
+    // Even with few buffers: one packet more is read, and shows whether it has room.
+    if (!queue.rx->waiting() && !queue.readable)
         queue.readable = vif_.context.loop.watch(fd, POLLIN, [&queue](short) { queue.readable.reset(); });
-    if (!queue.rx->room()) {
+    if (queue.rx->waiting()) {
         queue.readable.reset();  // it would stay readable
         if (!vif_.config.rx_notify && !refill_timer_)
             refill_timer_ = vif_.context.loop.after(refill_interval, [this] { refill_timer_.reset(); });

@@ -99,10 +99,6 @@ struct Play {
 
 }  // namespace
 
-extern "C" int LLVMFuzzerInitialize(int*, char***) {
-    return std::freopen("/dev/null", "w", stderr) == nullptr ? 1 : 0;  // the log of a liar; sanitizers write elsewhere
-}
-
 extern "C" int LLVMFuzzerTestOneInput(const std::uint8_t* data, std::size_t size) {
     Input input(data, size);
     const std::uint8_t options = input.byte();
