@@ -21,8 +21,8 @@ Result<Transmit> Transmit::make(Vif& vif, unsigned queue, SharedSpan page, Doorb
 }
 
 Result<bool> Transmit::poll() {
-    waiting_ =
-        !vif_->bucket.ready(vif_->bucket.limited() ? TokenBucket::Clock::now() : TokenBucket::Clock::time_point{});
+    const auto start = TokenBucket::Clock::now();
+    waiting_ = !vif_->bucket.ready(start);
     if (waiting_) return false;
     Status fault;
     const std::uint32_t taken = TRY(ring_.drain(budget, [&](Untrusted<TxRequest>&& slot, std::uint32_t index) {
