@@ -12,6 +12,15 @@ from local_system import System, cmdline, descendants
 bench = Bench("net", __doc__)
 seconds, rounds = (1, 3) if bench.options.quick else (3, 7)
 UPLINK = "192.0.2.2"  # sys-net's own address on its uplink: where every stream through Caisson ends
+FIREWALL = """table inet firewall {
+    chain forward {
+        type filter hook forward priority filter; policy drop;
+        ct state established,related accept
+        iifname "vif*" oifname "eth0" accept
+    }
+    chain postrouting { type nat hook postrouting priority srcnat; oifname "eth0" masquerade; }
+}
+"""
 
 # (name, unit, command): a number, more is better. {} is the target.
 netperf = "netperf -P 0 -H {} -l %d -t %s -- %s"
@@ -112,8 +121,9 @@ def main():
                       caisson_uplink=f"sandbox,ip={UPLINK}/24,peer=192.0.2.1/24")
         system.create("near", vif=["backend=sys-net,ip=10.137.0.2,gatewaydev=uplink0"],
                       caisson_net=[f"dev=eth0,ip=10.137.0.2/32,gateway={UPLINK}"])
-        system.create("sys-firewall", driver_domain=1, caisson_forward=1,
-                      vif=["backend=sys-net,ip=10.137.0.3 10.137.0.4,gatewaydev=uplink0"],
+        rules = system.file("sys-firewall.nft", FIREWALL)
+        system.create("sys-firewall", driver_domain=1, caisson_forward=1, caisson_nftables=rules,
+                      vif=["backend=sys-net,ip=10.137.0.3,gatewaydev=uplink0"],
                       caisson_net=[f"dev=eth0,ip=10.137.0.3/32,gateway={UPLINK}"])
         system.create("far", vif=["backend=sys-firewall,ip=10.137.0.4,gatewaydev=eth0"],
                       caisson_net=["dev=eth0,ip=10.137.0.4/32,gateway=10.137.0.3"])

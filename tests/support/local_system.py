@@ -38,12 +38,17 @@ class System:
             raise Failed(f"caisson {' '.join(words)}: exit {done.returncode}\n{done.stderr.strip()}")
         return done.stdout
 
+    def file(self, name, text):
+        """The path of a file that goes with the system."""
+        path = os.path.join(self.state, name)
+        with open(path, "w") as file:
+            file.write(text)
+        return path
+
     def create(self, name, **keys):
-        file = os.path.join(self.state, name + ".cfg")
-        with open(file, "w") as cfg:
-            for key, value in {"name": name, **keys}.items():
-                cfg.write(f"{key} = {json.dumps(value)}\n")  # xl's lists and strings read as JSON's do
-        self.run("create", file, "--wait")
+        # xl's lists and strings read as JSON's do
+        cfg = "".join(f"{key} = {json.dumps(value)}\n" for key, value in {"name": name, **keys}.items())
+        self.run("create", self.file(name + ".cfg", cfg), "--wait")
 
     def exec(self, domain, script, timeout=120):
         """Standard output of a shell script in a domain."""
