@@ -9,6 +9,7 @@
 #include <sys/ioctl.h>
 #include <sys/mman.h>
 #include <sys/prctl.h>
+#include <sys/resource.h>
 #include <sys/socket.h>
 #include <sys/stat.h>
 #include <sys/syscall.h>
@@ -29,6 +30,7 @@ namespace {
 
 constexpr std::uint64_t first_uid = 0x40000000, uids = 65536, uid_ranges = 49000;
 constexpr std::size_t longest_note = 512;
+constexpr rlim_t most_processes = 4096;  // of one domain: a fork bomb stays at home
 
 // ---- Words between the toolstack and PID 1, before the guest exists: a text, and descriptors ----
 
@@ -97,11 +99,14 @@ Result<Fd> listen_at(const char* path, int type) {
 }
 
 Status become_root() {
+    const bool own_range = ::geteuid() != 0;  // else this user's id, as which more than this domain runs
     if (::setgroups(0, nullptr) != 0 && errno != EPERM) return host_fault(errno, "setgroups");
     if (::setresgid(0, 0, 0) != 0) return host_fault(errno, "setresgid");
     if (::setresuid(0, 0, 0) != 0) return host_fault(errno, "setresuid");
     // Nobody outside the domain's own user namespace may be traced or read through it meanwhile.
     if (::prctl(PR_SET_DUMPABLE, 0) != 0) return host_fault(errno, "prctl");
+    const rlimit processes{.rlim_cur = most_processes, .rlim_max = most_processes};
+    if (own_range && ::setrlimit(RLIMIT_NPROC, &processes) != 0) return host_fault(errno, "setrlimit");
     return {};
 }
 

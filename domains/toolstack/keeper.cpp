@@ -157,6 +157,10 @@ std::string read_all(const Fd& from) {
     ::prctl(PR_SET_NAME, "caisson-keeper");
     const Fd null(::open("/dev/null", O_RDWR | O_CLOEXEC));
     for (int fd = 0; fd <= 2; ++fd) ::dup2(null.get(), fd);
+    // Whatever the caller left open is not ours to keep for a domain's life.
+    const auto kept = static_cast<unsigned>(report.get());
+    if (kept > 3) ::syscall(SYS_close_range, 3, kept - 1, 0);
+    ::syscall(SYS_close_range, kept + 1, ~0u, 0);
     if (::chdir("/") != 0) ::_exit(1);
     ::_exit(keep(state, config, {.echo = false, .born = [&](const Result<DomainRecord>& born) {
                                      const std::string text = report_text(born);
