@@ -96,6 +96,7 @@ Status FrontendControl::offer(ControlContext& context) {
 }
 
 Result<Handover> FrontendControl::connect(ControlContext& context) {
+    if (!queues_.empty()) disconnect(context);
     Status status = offer(context);  // a backend may be waiting before we ever looked
     if (status) status = negotiate(context);
     if (status) status = share(context);
@@ -207,6 +208,7 @@ void FrontendControl::connected(ControlContext& context) {
 
 // netif.h: absent means up.
 Status FrontendControl::follow_carrier(ControlContext& context) {
+    if (queues_.empty()) return {};
     return attachment_->carrier(TRY(context.peer.flag(key::carrier, true)));
 }
 
