@@ -63,6 +63,7 @@ struct SealOptions {
 Status seal(const SealOptions& options);
 
 // The parts, in seal()'s order.
+void volunteer_for_oom();  // the first that the kernel ends when memory is short
 Status empty_root();       // pivot_root into an empty read-only tmpfs
 void lock_capabilities();  // none in the bounding set, none for user 0
 void become_nobody();      // the user and group that spawn_isolated() set aside, if it could

@@ -89,7 +89,14 @@ Status forbid_privileges() {
     return {};
 }
 
+// When memory is short a worker, which has a successor, goes before its controller, which has none.
+void volunteer_for_oom() {
+    const Fd score(::open("/proc/self/oom_score_adj", O_WRONLY | O_CLOEXEC));
+    if (score) (void)!::write(score.get(), "500", 3);
+}
+
 Status seal(const SealOptions& options) {
+    volunteer_for_oom();
     if (options.namespaces) TRY(empty_root());
     lock_capabilities();  // needs what a change of user takes away
     if (options.namespaces) become_nobody();
