@@ -125,6 +125,7 @@ TEST_CASE("netif's flags become a virtio header and come back") {
 
     CHECK_FALSE(to_virtio({.gso = {GsoType::tcpv6, 1448}}, packet, headers, 60000));  // it is IPv4
     CHECK_FALSE(to_virtio({.gso = {GsoType::tcpv4, 1448}}, packet, headers, 54));     // nothing to segment
+    CHECK_FALSE(to_virtio({.gso = {GsoType::tcpv4, 47}}, packet, headers, 60000));    // a packet a byte, nearly
     Packet udp = ipv4(17);
     append(udp, {0, 1, 0, 2, 0, 8, 0, 0});
     CHECK(to_virtio({.csum_blank = true}, udp, parse_headers(udp), 42)->csum_offset == 6);
