@@ -118,6 +118,7 @@ Result<Grants::Mapping> Grants::map(ConnectionId mapper, DomainKey granter, std:
     Mapping mapping;
     std::vector<RegionId> distinct;
     std::uint32_t fresh = 0;
+    std::uint64_t fresh_pages = 0;
     for (std::uint32_t ref : refs) {
         const RegionId id = TRY(granted(holdings.domain, granter, ref));
         const Region& region = regions_.at(id);
@@ -128,17 +129,23 @@ Result<Grants::Mapping> Grants::map(ConnectionId mapper, DomainKey granter, std:
             mapping.regions.push_back(TRY(
                 descriptors_.reopen(region.memory.get(), access == caisson::Access::read_write ? O_RDWR : O_RDONLY)));
             known = distinct.insert(distinct.end(), id);
-            if (!holdings.mapped.contains(id)) ++fresh;
+            if (!holdings.mapped.contains(id)) {
+                ++fresh;
+                fresh_pages += region.pages;
+            }
         }
         mapping.refs.push_back({id, ref - region.first, static_cast<std::uint32_t>(known - distinct.begin())});
     }
     if (fresh > limits_.mappings - std::min(limits_.mappings, own.use.mappings)) return deny(ENOSPC, "mapping quota");
+    if (fresh_pages + own.use.mapped_pages > limits_.mapped_pages) return deny(ENOSPC, "quota of mapped pages");
 
     // Nothing below fails.
     for (RegionId id : distinct)
         if (holdings.mapped.insert(id).second) {
-            ++regions_.at(id).mappers;
+            Region& region = regions_.at(id);
+            ++region.mappers;
             ++own.use.mappings;
+            own.use.mapped_pages += region.pages;
         }
     return mapping;
 }
@@ -243,8 +250,10 @@ void Grants::drop(RegionId id) {
 
 void Grants::unmap_one(Holdings& holdings, RegionId id) {
     if (holdings.mapped.erase(id) == 0) return;
-    --tables_.at(holdings.domain).use.mappings;
     Region& region = regions_.at(id);
+    GrantUse& use = tables_.at(holdings.domain).use;
+    --use.mappings;
+    use.mapped_pages -= region.pages;
     if (--region.mappers > 0 || !region.ended) return;
     if (const auto table = tables_.find(region.granter); !region.orphan && table != tables_.end())
         table->second.use.quarantined -= region.pages;
@@ -274,6 +283,7 @@ bool Grants::exact() const {
         for (RegionId region : holdings.mapped) {
             ++mappers[region];
             ++counted[holdings.domain].mappings;
+            counted[holdings.domain].mapped_pages += regions_.at(region).pages;
         }
     for (const auto& [id, region] : regions_)
         if (region.mappers != (mappers.contains(id) ? mappers.at(id) : 0)) return false;
@@ -281,7 +291,7 @@ bool Grants::exact() const {
         const GrantUse& use = entry.second.use;
         const GrantUse& fact = counted[entry.first];
         return use.grants == fact.grants && use.regions == fact.regions && use.mappings == fact.mappings &&
-               use.quarantined == fact.quarantined;
+               use.mapped_pages == fact.mapped_pages && use.quarantined == fact.quarantined;
     });
 }
 

@@ -21,7 +21,8 @@
 namespace caisson::hypervisor {
 
 struct GrantUse {
-    std::uint32_t grants = 0, regions = 0, mappings = 0, quarantined = 0;  // quarantined: ended or orphaned, but mapped
+    std::uint32_t grants = 0, regions = 0, mappings = 0, mapped_pages = 0,
+                  quarantined = 0;  // quarantined: ended or orphaned, but mapped
 };
 
 class Grants {

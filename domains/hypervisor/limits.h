@@ -11,6 +11,7 @@ struct Limits {
     std::uint32_t regions = 4096;          // share() calls alive; a descriptor of the broker each
     std::uint32_t pages_per_share = 4096;  // the broker zeroes them while the others wait: about 3 ms
     std::uint32_t mappings = 16384;        // regions of others that a domain has mapped (maptrack of Xen)
+    std::uint32_t mapped_pages = 262144;   // in those regions, 1 GiB: what dead domains leave to it stays in memory
     std::uint32_t ports = 1023;            // libxl's max_event_channels; two descriptors of the broker each
     std::uint32_t connections = 256;       // sockets to the broker, restricted ones too
     std::uint32_t messages_per_turn = 4;   // of one connection before the next one is served

@@ -166,6 +166,29 @@ TEST_CASE("xsa_300_a_domain_that_shares_or_maps_without_end hits its own quota")
     CHECK_FALSE(front.hypervisor->share(back.id, 57, Access::read_write));
 }
 
+TEST_CASE("xsa_371_what dead domains leave to one that keeps it mapped is bounded") {
+    LocalXen xen({.mapped_pages = 20});
+    auto hoarder = xen.domain();
+    std::vector<MappedPages> kept;
+    int alive = 0;
+    for (int round = 0; round < 5; ++round) {
+        auto accomplice = xen.domain();
+        auto pages = need(accomplice.hypervisor->share(hoarder.id, 8, Access::read_write));
+        auto mapped = hoarder.hypervisor->map(accomplice.id, pages.refs(), Access::read_write);
+        if (mapped) {
+            ++alive;
+            kept.push_back(std::move(*mapped));
+        } else {
+            CHECK(mapped.error().message().find("quota") != std::string::npos);
+        }
+        xen.destroy(accomplice);
+    }
+    CHECK(alive == 2);
+    kept.clear();
+    xen.stop();
+    CHECK(xen.broker().hypercalls().grants().regions() == 0);
+}
+
 TEST_CASE("a peer that churns through regions does not make our cache of views grow without end") {
     LocalXen xen;
     auto front = xen.domain(), back = xen.domain();
