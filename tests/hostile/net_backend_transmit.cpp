@@ -1,5 +1,7 @@
 // A lying guest against the backend's transmit side. The worker is the real one; the guest is this file.
+#include <atomic>
 #include <catch2/catch.hpp>
+#include <thread>
 
 #include "tests/support/net_backend_alone.h"
 
@@ -223,15 +225,54 @@ TEST_CASE("xsa_513 a chain without an end breaks the device before it grows") {
     CHECK(guest.backend.faults.size() == 1);
 }
 
-TEST_CASE("xsa_155 the head of a packet is what was checked, whatever the guest writes meanwhile") {
-    // The source address that reaches the host is from the private copy: the guest's page changes right after the view.
-    Guest guest;
-    auto packet = guest.good(64);
-    guest.ring().add(guest.slot(0, 0, 64, 0, 1));
-    guest.show_and_turn();
-    const auto frame = guest.backend.host_receives();
-    REQUIRE(frame);
-    CHECK(net::mac_at(frame->bytes, 6) == guest.backend.options.mac);
+TEST_CASE("xsa_155 what is sent is what was checked, though another CPU of the guest rewrites it all the time") {
+    for (const bool direct : {true, false}) {
+        Guest guest({}, direct);
+        const auto own = guest.good(64);
+        std::atomic<bool> stop{false};
+        std::thread flipper([&] {  // the guest's other CPU: its own source address, somebody else's, its own ...
+            const auto forged = ethernet(64, other, guest.backend.options.mac);
+            while (!stop) {
+                (void)guest.pages.memory.copy_in(6, std::span(forged).subspan(6, 6));
+                (void)guest.pages.memory.copy_in(6, std::span(own).subspan(6, 6));
+            }
+        });
+        unsigned sent = 0, refused = 0, forged = 0;
+        for (unsigned round = 0; round < 2000; ++round) {
+            for (unsigned i = 0; i < 16; ++i) guest.ring().add(guest.slot(0, 0, 64, 0, i));
+            guest.ring().show();
+            guest.backend.turns(1);
+            while (const auto frame = guest.backend.host_receives())
+                ++sent, forged += net::mac_at(frame->bytes, 6) != guest.backend.options.mac;
+            for (const auto& answer : guest.ring().take_all()) refused += answer.status != 0;
+        }
+        stop = true;
+        flipper.join();
+        CHECK(forged == 0);
+        CHECK(sent + refused == 2000 * 16);
+        CHECK_FALSE(guest.backend.broken());
+    }
+}
+
+TEST_CASE("a neighbour of a guest that floods is served in every turn") {
+    auto loop = std::move(*Loop::make());
+    Guest flood({.loop = loop.get()}), neighbour({.loop = loop.get()});
+    (void)flood.good();
+    for (unsigned turn = 0; turn < 500; ++turn) {
+        while (flood.ring().produced() - flood.ring().response_producer() < 256)
+            flood.ring().add(flood.slot(0, 0, 60, 0, 1));
+        flood.ring().show();
+        (void)flood.backend.queue().channel.theirs.notify();
+        (void)neighbour.good();
+        neighbour.ring().add(neighbour.slot(0, 0, 60, 0, 1));
+        neighbour.ring().show();
+        const std::uint32_t before = flood.ring().response_producer();
+        neighbour.backend.turns(1);
+        REQUIRE(neighbour.ring().response_producer() == turn + 1);
+        REQUIRE(flood.ring().response_producer() - before <= 2 * 64);  // polled at most twice a turn, a budget each
+        (void)neighbour.backend.host_receives_all();
+        (void)flood.backend.host_receives_all();
+    }
 }
 
 TEST_CASE("extra information that nobody understands breaks the device") {

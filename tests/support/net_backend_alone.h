@@ -113,7 +113,8 @@ struct BackendOptions {
     net::backend::Rate rate{};
     std::uint32_t mtu = net::default_mtu;
     net::backend::HostKind host = net::backend::HostKind::tap;
-    int small_host_buffer = 0;  // bytes; 0: the system's default
+    int small_host_buffer = 0;  // bytes; 0: large
+    Loop* loop = nullptr;       // to share with a neighbour; null: one of its own
 };
 
 class BackendAlone {
@@ -149,7 +150,8 @@ class BackendAlone {
             control_channel = LooseChannel::make();
         }
         journal.resize(sizeof(net::backend::Journal) / sizeof(std::uint64_t) + 1);
-        loop = take(Loop::make());
+        if (options.loop == nullptr) own_loop = take(Loop::make());
+        loop = options.loop != nullptr ? options.loop : own_loop.get();
         start();
     }
     ~BackendAlone() { worker.reset(); }
@@ -181,8 +183,9 @@ class BackendAlone {
     void kill() {
         static std::vector<std::unique_ptr<DeviceWorker>>* dead = new std::vector<std::unique_ptr<DeviceWorker>>;
         dead->push_back(std::move(worker));
-        dead_loops.push_back(std::move(loop));
-        loop = take(Loop::make());
+        dead_loops.push_back(std::move(own_loop));
+        own_loop = take(Loop::make());
+        loop = own_loop.get();
     }
     net::backend::Journal& the_journal() { return *reinterpret_cast<net::backend::Journal*>(journal.data()); }
 
@@ -229,7 +232,8 @@ class BackendAlone {
     std::shared_ptr<void> group;
     std::vector<Error> faults;
     std::vector<std::pair<std::string, std::string>> published;
-    std::unique_ptr<Loop> loop;
+    std::unique_ptr<Loop> own_loop;
+    Loop* loop = nullptr;
     std::vector<std::unique_ptr<Loop>> dead_loops;
     std::unique_ptr<DeviceWorker> worker;
 
