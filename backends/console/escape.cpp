@@ -56,22 +56,22 @@ class Writer {
             if (continues(state_.pending[0], state_.length, byte)) return continued(byte);
             rest_of_sequence();
         }
-        if (state_.carriage && byte != '\n' && byte != '\r') carriage();
+        if (state_.carriage != 0 && byte != '\n' && byte != '\r') carriage();
         first(byte);
     }
     void rest() {
         rest_of_sequence();
-        if (state_.carriage) carriage();
+        if (state_.carriage != 0) carriage();
     }
 
   private:
     void first(std::uint8_t byte) {
         if (byte == '\r') {
-            state_.carriage = true;  // several in a row are one
+            state_.carriage = 1;  // several in a row are one
         } else if (byte == '\n') {
             begin();
             out_ += '\n';
-            state_.carriage = state_.in_line = false;
+            state_.carriage = state_.in_line = 0;
         } else if (byte == '\t' || (byte >= 0x20 && byte < 0x7F)) {
             begin();
             out_ += static_cast<char>(byte);
@@ -102,7 +102,7 @@ class Writer {
         state_.length = 0;
     }
     void carriage() {
-        state_.carriage = false;
+        state_.carriage = 0;
         hexadecimal('\r');
     }
     void hexadecimal(std::uint8_t byte) {
@@ -113,8 +113,8 @@ class Writer {
         out_ += digits[byte & 15];
     }
     void begin() {
-        if (!state_.in_line) out_ += stamp_.substr(0, longest_stamp);
-        state_.in_line = true;
+        if (state_.in_line == 0) out_ += stamp_.substr(0, longest_stamp);
+        state_.in_line = 1;
     }
 
     EscapeState& state_;

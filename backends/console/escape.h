@@ -20,11 +20,12 @@ namespace caisson::console {
 struct EscapeState {
     std::array<std::uint8_t, 3> pending{};  // the beginning of a UTF-8 sequence
     std::uint8_t length = 0;
-    bool in_line = false;   // something of this line was already written
-    bool carriage = false;  // the last byte was "\r"
+    // Flags, as bytes: what a journal holds need not be a bool.
+    std::uint8_t in_line = 0;   // something of this line was already written
+    std::uint8_t carriage = 0;  // the last byte was "\r"
 
     // Of a journal: believed only within reason.
-    bool valid() const { return length <= pending.size(); }
+    bool valid() const { return length <= pending.size() && in_line <= 1 && carriage <= 1; }
 };
 
 // What n bytes become is at most n * worst_growth + worst_rest long, with a stamp of at most longest_stamp.

@@ -86,7 +86,7 @@ bool LogWriter::record(Journal& journal, Progress& next, std::span<const std::by
     const std::string stamp = options_.timestamps ? stamp_now() : std::string();
     EscapeState after = next.log.escape;
     if (left_out_ > 0) {
-        if (after.in_line) text_ += '\n';
+        if (after.in_line != 0) text_ += '\n';
         text_ += fmt::format("[caisson: {} bytes left out]\n", left_out_);
         after = {};
     }
@@ -107,7 +107,7 @@ void LogWriter::finish(Journal& journal) {
     Progress next = journal.progress();
     text_.clear();
     if (left_out_ > 0)
-        text_ += fmt::format("{}[caisson: {} bytes left out]\n", next.log.escape.in_line ? "\n" : "",
+        text_ += fmt::format("{}[caisson: {} bytes left out]\n", next.log.escape.in_line != 0 ? "\n" : "",
                              std::exchange(left_out_, 0));
     escape_rest(next.log.escape, options_.timestamps ? stamp_now() : std::string(), text_);
     if (text_.empty()) return;

@@ -71,11 +71,13 @@ TEST_CASE("a journal that cannot be is refused") {
         std::memcpy(memory.data() + 4 * word, &value, sizeof value);
         return Journal::resume(memory, capacity).has_value();
     };
-    CHECK_FALSE(spoil(0, 1));     // magic
-    CHECK_FALSE(spoil(1, 8192));  // capacity
-    CHECK_FALSE(spoil(2, 2));     // which Progress
-    CHECK_FALSE(spoil(3, 1));     // queue_begin behind queue_end
-    CHECK(spoil(4, 0xFFFFFFFF));  // an index is an index
+    CHECK_FALSE(spoil(0, 1));           // magic
+    CHECK_FALSE(spoil(1, 8192));        // capacity
+    CHECK_FALSE(spoil(2, 2));           // which Progress
+    CHECK_FALSE(spoil(3, 1));           // queue_begin behind queue_end
+    CHECK_FALSE(spoil(9, 0xFF000000));  // how far into a character
+    CHECK_FALSE(spoil(10, 0x29));       // flags
+    CHECK(spoil(4, 0xFFFFFFFF));        // an index is an index
     CHECK_FALSE(Journal::resume(std::span(memory).first(100), capacity));
     CHECK_FALSE(Journal::start(std::span(memory).first(100), capacity, {}, 0));
 }
