@@ -17,7 +17,7 @@ using namespace std::chrono_literals;
 
 namespace {
 
-constexpr auto slow_poll = 1s;            // B2.4: a lost event costs this much
+constexpr auto slow_poll = 1s;            // a lost event costs this much
 constexpr unsigned first_backed_off = 2;  // the second spurious event in a row is the first that waits
 constexpr auto longest_back_off = 1000ms;
 
