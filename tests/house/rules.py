@@ -131,7 +131,27 @@ def paths(root):
     return wrong
 
 
-RULES = {"layers": layers, "readmes": readmes, "classes": classes, "paths": paths}
+# ---- Every advisory has its test, or a reason -----------------------------------------------------------------------
+
+def advisories(root):
+    file = Path("tests/hostile/README.md")
+    if not (root / file).is_file():
+        return [f"{file} is missing"]
+    cases = set()
+    for one in files(root, {".cpp"}):
+        if one.parts[0] == "tests":
+            for name in re.findall(r'TEST_CASE\(\s*"([^"]*)', text(root, one)):
+                cases |= {int(number) for number in re.findall(r"(?:xsa_|(?<=\d)_(?:and_)?)0*(\d+)", name)}
+    wrong = []
+    for number, verdict in re.findall(r"^\| XSA-(\d+) \|[^|]*\| ([^|]*) \|$", text(root, file), re.M):
+        if verdict == "named" and int(number) not in cases:
+            wrong.append(f"{file}: XSA-{number} is said to be a test, but no TEST_CASE is named xsa_{number}_...")
+        if verdict != "named" and not verdict.startswith(("not applicable", "the same")):
+            wrong.append(f"{file}: XSA-{number}: neither 'named' nor a reason")
+    return wrong
+
+
+RULES = {"layers": layers, "readmes": readmes, "classes": classes, "paths": paths, "advisories": advisories}
 
 
 def self_test():
@@ -143,6 +163,8 @@ def self_test():
         "ring/README.md": "# ring\n",
         "frontends/x/frontend.h": '#include "backends/x/backend.h"\n#include "loop.h"\n',
         "ring/detail/shared_access.h": "",
+        "tests/hostile/README.md": "| XSA-1 | x | named |\n| XSA-2 | x | later |\n| XSA-3 | x | named |\n",
+        "tests/hostile/other.cpp": 'TEST_CASE("xsa_003 holds") {}\n',
         "backends/x/backend.h": '#include "ring/detail/shared_access.h"\n// see /home/somebody/notes\n',
         "domains/hypervisor/broker.h": '#include "protocols/x.h"\n',
     }
@@ -153,6 +175,7 @@ def self_test():
         "readmes": ["backends/ has no", "domains/hypervisor/ has no", "ring/README.md does not end"],
         "classes": ["x has no frontends/x/worker.cpp", "x has no test tests/hostile", "x has no row"],
         "paths": ["backends/x/backend.h:2"],
+        "advisories": ["XSA-1 is said", "XSA-2: neither"],
     }
     with tempfile.TemporaryDirectory() as folder:
         root = Path(folder).resolve()
