@@ -8,6 +8,7 @@
 #include <signal.h>
 #include <sys/ioctl.h>
 #include <sys/mman.h>
+#include <sys/mount.h>
 #include <sys/prctl.h>
 #include <sys/resource.h>
 #include <sys/socket.h>
@@ -86,6 +87,13 @@ Result<Note> receive_note(int socket) {
 
 // ---- PID 1, until it becomes domain-init ----
 
+Status write_file(const std::string& path, const std::string& text) {
+    const Fd file(::open(path.c_str(), O_WRONLY | O_CLOEXEC));
+    if (!file || ::write(file.get(), text.data(), text.size()) != static_cast<ssize_t>(text.size()))
+        return host_fault(errno, "write", path);
+    return {};
+}
+
 Result<Fd> listen_at(const char* path, int type) {
     Fd socket(::socket(AF_UNIX, type | SOCK_CLOEXEC | SOCK_NONBLOCK, 0));
     if (!socket) return host_fault(errno, "socket", path);
@@ -98,8 +106,7 @@ Result<Fd> listen_at(const char* path, int type) {
     return socket;
 }
 
-Status become_root() {
-    const bool own_range = ::geteuid() != 0;  // else this user's id, as which more than this domain runs
+Status become_root(bool own_range) {
     if (::setgroups(0, nullptr) != 0 && errno != EPERM) return host_fault(errno, "setgroups");
     if (::setresgid(0, 0, 0) != 0) return host_fault(errno, "setresgid");
     if (::setresuid(0, 0, 0) != 0) return host_fault(errno, "setresuid");
@@ -107,6 +114,37 @@ Status become_root() {
     if (::prctl(PR_SET_DUMPABLE, 0) != 0) return host_fault(errno, "prctl");
     const rlimit processes{.rlim_cur = most_processes, .rlim_max = most_processes};
     if (own_range && ::setrlimit(RLIMIT_NPROC, &processes) != 0) return host_fault(errno, "setrlimit");
+    return {};
+}
+
+// From a user namespace below: the kernel lets nobody there uncover, remount or unmount what was mounted above it, so
+// the files of the machine stay read-only and the covered folders covered, whatever the domain's root tries. The
+// network, the host name and the rest belong to the lower one. Only a process of the upper one may write its id maps:
+// `writer`.
+Status lock_mounts(bool own_range) {
+    int pair[2];
+    if (::socketpair(AF_UNIX, SOCK_SEQPACKET | SOCK_CLOEXEC, 0, pair) != 0) return host_fault(errno, "socketpair");
+    Fd ours(pair[0]), theirs(pair[1]);
+    const pid_t writer = ::fork();
+    if (writer < 0) return host_fault(errno, "fork");
+    if (writer == 0) {
+        ours.reset();
+        char go = 0;
+        const std::string map = own_range ? "0 0 " + std::to_string(uids) : "0 0 1";
+        const bool done = ::recv(theirs.get(), &go, 1, 0) == 1 && write_file("/proc/1/uid_map", map) &&
+                          write_file("/proc/1/gid_map", map);
+        ::_exit(done ? 0 : 1);
+    }
+    theirs.reset();
+    if (::unshare(CLONE_NEWUSER | CLONE_NEWNS | CLONE_NEWNET | CLONE_NEWIPC | CLONE_NEWUTS) != 0)
+        return host_fault(errno, "make the domain's own namespaces");
+    ::prctl(PR_SET_DUMPABLE, 1);  // or /proc/1 belongs to the machine's root
+    int status = 1;
+    if (::send(ours.get(), "", 1, MSG_NOSIGNAL) != 1 || ::waitpid(writer, &status, 0) != writer || status != 0)
+        return host_fault(EPERM, "map the domain's ids");
+    ::prctl(PR_SET_DUMPABLE, 0);
+    // Of the new network; where the kernel refuses, the one of an empty network stays.
+    (void)::mount("sysfs", "/sys", "sysfs", MS_NOSUID | MS_NODEV | MS_NOEXEC | MS_RDONLY, nullptr);
     return {};
 }
 
@@ -122,8 +160,10 @@ Status raise_loopback() {
 Status furnish(const BirthOptions& options, int talk) {
     TRY(receive_note(talk));  // the user ids are mapped
     ::umask(022);
-    TRY(become_root());
+    const bool own_range = ::geteuid() != 0;  // else this user's id, as which more than this domain runs
+    TRY(become_root(own_range));
     TRY(enter_new_root({.memory_mib = options.memory_mib, .hidden = options.hidden}));
+    TRY(lock_mounts(own_range));
     if (::sethostname(options.name.data(), options.name.size()) != 0) return host_fault(errno, "sethostname");
     TRY(raise_loopback());
     const Fd hypervisor = TRY(listen_at(hypervisor_socket, SOCK_SEQPACKET));
@@ -162,13 +202,6 @@ Status become_init(int talk, int output) {
 
 // ---- The toolstack's side ----
 
-Status write_file(const std::string& path, const std::string& text) {
-    const Fd file(::open(path.c_str(), O_WRONLY | O_CLOEXEC));
-    if (!file || ::write(file.get(), text.data(), text.size()) != static_cast<ssize_t>(text.size()))
-        return host_fault(errno, "write", path);
-    return {};
-}
-
 // As root: a range of its own for each living domain, found by the pid of the process that looks after it. As a user:
 // the only mapping the kernel allows, this user.
 Status map_ids(pid_t child) {
@@ -200,8 +233,8 @@ struct Cloned {
 Result<Cloned> clone_into_namespaces() {
     int pidfd = -1;
     clone_args arguments{};
-    arguments.flags =
-        CLONE_NEWUSER | CLONE_NEWPID | CLONE_NEWNS | CLONE_NEWNET | CLONE_NEWIPC | CLONE_NEWUTS | CLONE_PIDFD;
+    // A network already, only so that /sys is not the machine's; lock_mounts() makes the domain's own.
+    arguments.flags = CLONE_NEWUSER | CLONE_NEWPID | CLONE_NEWNS | CLONE_NEWNET | CLONE_PIDFD;
     arguments.pidfd = reinterpret_cast<std::uint64_t>(&pidfd);
     arguments.exit_signal = SIGCHLD;
     const auto pid = ::syscall(SYS_clone3, &arguments, sizeof arguments);

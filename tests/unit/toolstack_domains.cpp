@@ -12,7 +12,10 @@ namespace {
 
 std::vector<std::string> nodes_below(Store& store, const std::string& path) {
     std::vector<std::string> all{path};
-    for (const auto& name : *store.list(path)) {
+    const auto names = store.list(path);
+    INFO(path << ": " << (names ? "" : names.error().message()));
+    REQUIRE(names);
+    for (const auto& name : *names) {
         const auto below = nodes_below(store, (path == "/" ? "" : path) + "/" + name);
         all.insert(all.end(), below.begin(), below.end());
     }
@@ -44,7 +47,7 @@ TEST_CASE("A domain sees nothing of the machine that it could change, and nothin
     if (!world.possible()) return;
     REQUIRE(world.run("create " + world.cfg("one", "")).code == 0);
     REQUIRE(world.run("create " + world.cfg("two", "")).code == 0);
-    CHECK(world.run("exec one -- sh -c 'echo secret >/run/mine; sleep 1000 & echo $!'").code == 0);
+    CHECK(world.run("exec one -- sh -c 'echo secret >/run/mine; sleep 1000 >/dev/null 2>&1 &'").code == 0);
     CHECK(world.run("exec two -- cat /run/mine").code == 1);
     CHECK(world.run("exec two -- sh -c 'ps ax | grep -c [s]leep'").out == "0\n");
     // The folder with Dom0's sockets, wherever it is.
@@ -53,6 +56,9 @@ TEST_CASE("A domain sees nothing of the machine that it could change, and nothin
     CHECK(world.run("exec one -- sh -c 'echo x >> /run/caisson/caisson'").code != 0);
     CHECK(world.run("exec one -- ls -A /home").out.empty());
     CHECK(world.run("exec one -- sh -c 'mount -o remount,rw / || mount -o bind,remount,rw /'").code != 0);
+    CHECK(world.run("exec one -- umount /home").code != 0);
+    CHECK(world.run("exec one -- umount -l /proc").code != 0);
+    CHECK(world.run("exec one -- touch /etc/caisson-was-here").code != 0);
     CHECK(world.run("exec one -- mknod /tmp/null c 1 3").code != 0);
     CHECK(world.run("exec one -- sh -c 'ls /proc | grep -c \"^[0-9]*$\"'").out.size() <=
           3);  // fewer than 100 processes
@@ -138,6 +144,8 @@ TEST_CASE("xsa_322_xsa_419_many_lives_leave_nothing_behind") {
     const pid_t hypervisor = toolstack::hypervisor_process(world.state())->pid;
     const std::string guest = world.cfg("guest", "vif=['backend=driver,ip=10.0.0.2']\n");
     REQUIRE(world.run("create " + world.cfg("driver", "driver_domain=1\n")).code == 0);
+    REQUIRE(world.run("create --wait " + guest).code == 0);  // the driver domain's controllers have connected by now
+    REQUIRE(world.run("destroy guest").code == 0);
     Store store = *Store::open(world.state().xenstored_socket());
     const auto nodes = nodes_below(store, "/");
     const auto descriptors = CommandWorld::descriptors(hypervisor);
