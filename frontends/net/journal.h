@@ -15,7 +15,7 @@
 namespace caisson::net::frontend {
 
 inline constexpr std::uint32_t arena_pages = ring_slots;  // tx and rx: a page a slot
-inline constexpr unsigned kept_arenas = 4;                // of predecessors whose packets are not answered yet
+inline constexpr unsigned kept_arenas = 8;                // of predecessors whose packets are not answered yet
 
 // Pages that a worker shared. `sharing` is written before they are, so that a successor knows when some may exist that
 // nobody has noted.

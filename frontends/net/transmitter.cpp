@@ -36,6 +36,9 @@ Result<Transmitter> Transmitter::make(Setup setup) {
     tx.extras_ = tx.ring_.outstanding() - tx.busy_;
     tx.seen_before_ = tx.extras_ > 0;  // the next answer's id may be free already; several deaths may have come since
     TRY(tx.share_arena());
+    // Before anything is sent: the id of an answer that is seen again must not have been given away anew.
+    if (tx.seen_before_) (void)TRY(tx.reap());
+    tx.seen_before_ = false;
     return tx;
 }
 
@@ -64,17 +67,17 @@ Status Transmitter::share_arena() {
             arenas[i] = {};  // gone with the connection it was shared through
         if (left_[i] == 0) retire_arena(i);
     }
-    // An arena too many means that the backend answers nothing: the oldest packets are answered with an error.
-    current_ = kept_arenas - 1;
+    return share_when_possible();
+}
+
+// One arena a life, and so many lives: with all records in use nothing is sent until the backend has answered for one.
+// Ending an arena early would be wrong: its references could name other pages by the time the backend uses them.
+Status Transmitter::share_when_possible() {
+    auto& arenas = setup_.journal.arenas;
+    current_ = kept_arenas;
     for (unsigned i = 0; i < kept_arenas; ++i)
-        if (arenas[i].state == ArenaRecord::none) current_ = i;
-    retire_arena(current_);
-    if (left_[current_] != 0) {  // whatever of it is answered later counts for nobody's pages
-        for (TxId& id : setup_.journal.ids)
-            if (id.busy != 0 && id.arena == current_)
-                id.arena = static_cast<std::uint8_t>((current_ + 1) % kept_arenas);
-        left_[(current_ + 1) % kept_arenas] += std::exchange(left_[current_], 0u);
-    }
+        if (arenas[i].state == ArenaRecord::none && left_[i] == 0) current_ = i;
+    if (current_ == kept_arenas) return {};
     arena_ = TRY(share_noted(setup_.hypervisor, setup_.peer, arena_pages, Access::read_only, arenas[current_]));
     return {};
 }
@@ -156,7 +159,7 @@ void Transmitter::send(const VirtioHeader& header, std::uint32_t length) {
 }
 
 bool Transmitter::multicast(bool add, const Mac& mac, bool& notify) {
-    if (ring_.free() < 2 || free_.empty()) return false;
+    if (!arena_ || ring_.free() < 2 || free_.empty()) return false;
     push_data(next_id(), min_packet, tx_flag::extra_info);  // the slot in front of an extra; it carries no frame
     push(in_tx_slot(mcast_extra(add, mac)));
     ++extras_;
@@ -202,6 +205,7 @@ Result<unsigned> Transmitter::reap() {
     });
     if (!drained || ring_.broken()) return std::unexpected(ring_.fault());
     setup_.stats.responses.add(count);
+    if (count > 0 && !arena_) TRY(share_when_possible());
     return count;
 }
 

@@ -32,7 +32,7 @@ class Transmitter {
     static Result<Transmitter> make(Setup setup);
 
     // True: a frame of the largest size fits into the ring and the arena.
-    bool room() const { return ring_.free() >= slots_wanted() && free_.size() >= pages_wanted(); }
+    bool room() const { return arena_ && ring_.free() >= slots_wanted() && free_.size() >= pages_wanted(); }
 
     // Takes up to `budget` frames; stops without one when there is no room(). `notify` when the backend asked for it.
     struct Taken {
@@ -59,6 +59,7 @@ class Transmitter {
     std::uint32_t pages_wanted() const { return (setup_.largest + page_size - 1) / page_size; }
     std::uint32_t slots_wanted() const { return pages_wanted() + 1; }  // and an extra
     Status share_arena();
+    Status share_when_possible();
     void recount();
     void send(const VirtioHeader& header, std::uint32_t length);
     std::uint16_t next_id();

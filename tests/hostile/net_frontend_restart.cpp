@@ -144,13 +144,15 @@ TEST_CASE("worker after worker dies while the backend answers nothing: bounded, 
         front.program_sends(frame(100));
         front.turns();
         const auto sent = requests(front);
-        REQUIRE(sent.size() == 1);
-        all.push_back(sent[0]);
+        REQUIRE(sent.size() == (round < 8 ? 1 : 0));  // with no pages left to end, nothing more is sent
+        all.insert(all.end(), sent.begin(), sent.end());
         front.kill();
         front.start(true);
         CHECK(front.hypervisor.shares() <= shares + net::frontend::kept_arenas);
     }
     for (const auto& request : all) front.queue().tx.respond({request.id, net::status::error});
+    front.turns();
+    for (const auto& request : requests(front)) front.queue().tx.respond({request.id, net::status::okay});
     front.turns();
     CHECK(front.hypervisor.shares() == shares);
     check_alive(front);
