@@ -144,7 +144,7 @@ Status lock_mounts(bool own_range) {
         return host_fault(EPERM, "map the domain's ids");
     ::prctl(PR_SET_DUMPABLE, 0);
     // Of the new network; where the kernel refuses, the one of an empty network stays.
-    (void)::mount("sysfs", "/sys", "sysfs", MS_NOSUID | MS_NODEV | MS_NOEXEC | MS_RDONLY, nullptr);
+    (void)::mount("sysfs", "/sys", "sysfs", MS_NOSUID | MS_NODEV | MS_NOEXEC, nullptr);
     return {};
 }
 

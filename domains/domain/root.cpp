@@ -95,6 +95,7 @@ Status make_dev() {
     return {};
 }
 
+// Writable as far as their files' owners allow: `ip netns` wants to mount /sys again, which a read-only one forbids.
 // Both show only what belongs to the domain's own namespaces. Where a container's masks make the kernel refuse a fresh
 // /sys, the domain has none: the machine's shows interfaces that are not its own.
 Status make_kernel_views() {
@@ -103,7 +104,7 @@ Status make_kernel_views() {
         return host_fault(errno, "mount",
                           "/proc: the kernel refuses a fresh one, as it does where parts of /proc are masked (in a "
                           "container: run it with --security-opt systempaths=unconfined)");
-    if (::mount("sysfs", sys.c_str(), "sysfs", quiet | MS_NOEXEC | MS_RDONLY, nullptr) != 0)
+    if (::mount("sysfs", sys.c_str(), "sysfs", quiet | MS_NOEXEC, nullptr) != 0)
         TRY(mount_at("tmpfs", sys, "tmpfs", quiet | MS_RDONLY, "size=4k"));
     return {};
 }
