@@ -98,6 +98,11 @@ Status Store::set_permissions(const std::string& path, const std::vector<StorePe
     return {};
 }
 
+Status Store::introduce(DomainId domain) {
+    if (!xs_introduce_domain(handle_.get(), domain.raw, 0, 0)) return host_fault(errno, "xenstore introduce");
+    return {};
+}
+
 Status Store::transaction(const std::function<Status()>& body) {
     for (unsigned tried = 0; tried < transaction_tries; ++tried) {
         transaction_ = xs_transaction_start(handle_.get());

@@ -47,6 +47,10 @@ class Store {
     // The first entry names the owner, and what all others may do (Xen's rule); libxl's device nodes are owner + peer.
     Status set_permissions(const std::string& path, const std::vector<StorePermission>& permissions);
 
+    // XS_INTRODUCE: the domain has its nodes and is about to run; @introduceDomain fires. Dom0's toolstack only. A
+    // local domain has no store ring, so the frame and the port that the message carries are zero.
+    Status introduce(DomainId domain);
+
     // Everything `body` does through this Store is one transaction; tried again on conflict, at most 8 times. An error
     // from `body` aborts it.
     Status transaction(const std::function<Status()>& body);

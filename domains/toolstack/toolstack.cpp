@@ -157,6 +157,7 @@ Result<Toolstack::Prepared> Toolstack::prepare(const DomainConfig& config, int o
     if (done) done = write_devices(config, created.id);
     if (done) done = give_uplink(config, born.pid());
     if (done) done = write_record(state_, record);
+    if (done) done = store_.introduce(created.id);
     if (!done) {
         (void)control_.destroy_domain(created.id, created.generation);
         (void)bury(record);
