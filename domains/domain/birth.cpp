@@ -219,7 +219,7 @@ Status map_ids(pid_t child) {
 
 std::unexpected<Error> no_namespaces(int err) {
     return host_fault(err, "make namespaces for a domain",
-                      err == EPERM || err == ENOSPC
+                      err == EPERM || err == ENOSPC || err == ENOSYS
                           ? "(the kernel refuses: allow it with sysctl kernel.unprivileged_userns_clone=1 and "
                             "user.max_user_namespaces=10000, or run as root; in a container, with --privileged)"
                           : "");

@@ -1,7 +1,7 @@
 // The command: exit codes, help, completion, what it says when something is missing.
 #include <catch2/catch.hpp>
 
-#include "tests/support/command_world.h"
+#include "tests/unit/command_world.h"
 
 using caisson::test::CommandWorld;
 

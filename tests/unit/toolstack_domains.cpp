@@ -3,7 +3,7 @@
 #include <thread>
 
 #include "ring/store.h"
-#include "tests/support/command_world.h"
+#include "tests/unit/command_world.h"
 
 using namespace caisson;
 using caisson::test::CommandWorld;
