@@ -64,7 +64,11 @@ struct Line {
         create_command->add_flag("--start", create_options.start, "Start a hypervisor first, if none runs");
         create_command->add_flag("-n,--check", create_options.check,
                                  "Read the file and say what is wrong; make nothing");
-        on_state(create_command, [this](const auto& state) { return create(state, create_options); });
+        create_command->callback([this] {
+            const auto state = toolstack::find_state(state_folder);
+            if (!state && !create_options.check) return void(code = complain(state.error()));
+            code = create(state.value_or(toolstack::State{}), create_options);  // a check needs none
+        });
 
         auto* destroy_command = app.add_subcommand("destroy", "End domains at once, as pulling the plug does");
         destroy_command->add_option("DOMAIN", names, "Names or ids");
