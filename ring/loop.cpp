@@ -77,9 +77,18 @@ struct Loop::Impl {
     std::uint64_t stop_watch = 0;
     std::uint64_t sleeps = 0;
 
+    // A ring is made disabled, so that restrictions can come first; registering them or the first turn enables it.
+    void enable() {
+        if ((ring.flags & IORING_SETUP_R_DISABLED) == 0) return;
+        // By opcode: Debian's liburing 2.3 exports no call of that name.
+        io_uring_register(static_cast<unsigned>(ring.ring_fd), IORING_REGISTER_ENABLE_RINGS, nullptr, 0);
+        ring.flags &= ~static_cast<unsigned>(IORING_SETUP_R_DISABLED);
+    }
+
     io_uring_sqe* sqe() {
         io_uring_sqe* entry = io_uring_get_sqe(&ring);
         if (entry == nullptr) {  // the submission queue is full: hand it over and take the next
+            enable();            // more registrations before the first turn than the queue has places
             io_uring_submit(&ring);
             entry = io_uring_get_sqe(&ring);
         }
@@ -150,7 +159,9 @@ struct Loop::Impl {
     bool reap() {
         bool any = false;
         io_uring_cqe* cqe = nullptr;
-        while (io_uring_peek_cqe(&ring, &cqe) == 0) {
+        if (io_uring_peek_cqe(&ring, &cqe) != 0) return false;
+        // What was there when the turn began: a descriptor that stays ready completes again as soon as it is looked at.
+        for (unsigned left = io_uring_cq_ready(&ring); left > 0 && io_uring_peek_cqe(&ring, &cqe) == 0; --left) {
             const std::uint64_t id = io_uring_cqe_get_data64(cqe);
             const int result = cqe->res;
             io_uring_cqe_seen(&ring, cqe);
@@ -267,16 +278,6 @@ Result<std::unique_ptr<Loop>> Loop::make(Options options) {
 
 Loop::~Loop() = default;
 
-namespace {
-// A ring is made disabled, so that restrictions can come first; registering them or the first turn enables it.
-void enable(io_uring& ring) {
-    if ((ring.flags & IORING_SETUP_R_DISABLED) == 0) return;
-    // By opcode: Debian's liburing 2.3 exports neither of the two named calls.
-    io_uring_register(static_cast<unsigned>(ring.ring_fd), IORING_REGISTER_ENABLE_RINGS, nullptr, 0);
-    ring.flags &= ~static_cast<unsigned>(IORING_SETUP_R_DISABLED);
-}
-}  // namespace
-
 Status Loop::restrict_operations(std::span<const std::uint8_t> operations) {
     std::vector<io_uring_restriction> allowed;
     const auto allow = [&](std::uint8_t operation) {
@@ -287,7 +288,7 @@ Status Loop::restrict_operations(std::span<const std::uint8_t> operations) {
     const int error = io_uring_register(static_cast<unsigned>(impl_->ring.ring_fd), IORING_REGISTER_RESTRICTIONS,
                                         allowed.data(), static_cast<unsigned>(allowed.size()));
     if (error < 0) return host_fault(-error, "io_uring restrictions");
-    enable(impl_->ring);
+    impl_->enable();
     return {};
 }
 
@@ -326,7 +327,7 @@ void Loop::submit(std::function<void(io_uring_sqe*)> prepare, std::function<void
 
 bool Loop::turn(Clock::duration wait) {
     const std::shared_ptr<Impl> alive = impl_;  // a handler may destroy the loop's last handle
-    enable(alive->ring);
+    alive->enable();
     if (alive->round()) return true;
     if (alive->options.spin.count() > 0 && !alive->served.empty() && wait > Clock::duration::zero() && alive->spin())
         return true;
