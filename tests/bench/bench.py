@@ -5,8 +5,8 @@ A row compares ours with one peer in one case. n paired trials alternate (ours, 
 better than the peer, whatever the unit. `aim` is what the project wants of the ratio, or null.
 
 These machines change mood: the hypervisor underneath moves the virtual CPUs between placements, and a cache line's round
-trip is then 50-130 ns (near) or 180-400 ns (far). It is probed before and after each trial; a trial whose two probes
-disagree is thrown away. Rows of different moods are told apart.
+trip is then about 50 ns (one core's two threads: sibling), 110 ns (near) or 300-550 ns (far). It is probed before and after
+each trial; a trial whose two probes disagree is thrown away. Rows of different moods are told apart.
 """
 import argparse
 import json
@@ -15,16 +15,12 @@ import statistics
 import subprocess
 import sys
 
-NEAR, FAR = 160.0, 500.0  # ns: up to NEAR is near, up to FAR far, above it somebody else had the CPU
+MOODS = (("sibling", 80.0), ("near", 180.0), ("far", 800.0))  # ns, up to; above, somebody else had the CPU
 
 
 def mood_of(before, after):
-    worst, best = max(before, after), min(before, after)
-    if worst <= NEAR:
-        return "near"
-    if best > NEAR and worst <= FAR:
-        return "far"
-    return None
+    moods = {next((name for name, most in MOODS if ns <= most), None) for ns in (before, after)}
+    return moods.pop() if len(moods) == 1 else None
 
 
 class Bench:

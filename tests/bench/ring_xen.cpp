@@ -104,6 +104,8 @@ std::unique_ptr<bench::Contender> bench::make_xen(std::string_view name) {
         return std::make_unique<Xen<r16_sring, r16_front_ring, r16_back_ring, Request16, Response16, bench::batch>>();
     if (name == "xen_single_16")
         return std::make_unique<Xen<r16_sring, r16_front_ring, r16_back_ring, Request16, Response16, 1>>();
+    if (name == "xen_single_net")
+        return std::make_unique<Xen<rnet_sring, rnet_front_ring, rnet_back_ring, NetRequest, NetResponse, 1>>();
     if (name == "xen_net")
         return std::make_unique<
             Xen<rnet_sring, rnet_front_ring, rnet_back_ring, NetRequest, NetResponse, bench::batch>>();
