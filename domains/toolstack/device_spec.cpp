@@ -184,6 +184,30 @@ Result<Channel> parse_channel(std::string_view spec) {
     return channel;
 }
 
+Result<ConsoleLog> parse_console_log(std::string_view spec) {
+    ConsoleLog log;
+    const auto bytes = [](const std::string& key, const std::string& value) -> Result<std::uint32_t> {
+        const auto number = parse_decimal<std::uint32_t>(value);
+        if (!number || *number == 0) return wrong(fmt::format("{}: '{}' is no number of bytes", key, escaped(value)));
+        return *number;
+    };
+    for (const auto& [key, value] : TRY(split_pairs(spec))) {
+        if (key == "file")
+            log.file = value;
+        else if (key == "limit")
+            log.limit = TRY(bytes(key, value));
+        else if (key == "rate")
+            log.rate = TRY(bytes(key, value));
+        else if (key == "timestamps" && (value == "0" || value == "1"))
+            log.timestamps = value == "1";
+        else
+            return wrong(
+                fmt::format("'{}={}' is none of file=, limit=, rate=, timestamps=0|1", escaped(key), escaped(value)));
+    }
+    if (!log.file.starts_with('/')) return wrong("needs file=/PATH, in the domain that serves the console");
+    return log;
+}
+
 Result<Interface> parse_interface(std::string_view spec) {
     Interface interface;
     for (const auto& [key, value] : TRY(split_pairs(spec))) {

@@ -39,6 +39,14 @@ struct Channel {
     std::string path;        // of the socket
 };
 
+// caisson_console_log="file=/run/guest.log,limit=2097152": what console 0 prints, kept by its backend's domain.
+struct ConsoleLog {
+    std::string file;  // there; the older half is FILE.1
+    // Bytes on disk, both halves; bytes a second; zero: the backend's own default.
+    std::uint32_t limit = 0, rate = 0;
+    bool timestamps = false;
+};
+
 // An entry of caisson_net=[...]: what a guest's own configuration (ifupdown, networkd) would say about an interface.
 struct Interface {
     std::string device = "eth0";
@@ -62,6 +70,7 @@ struct Uplink {
 Result<std::vector<std::pair<std::string, std::string>>> split_pairs(std::string_view spec);
 Result<Vif> parse_vif(std::string_view spec);
 Result<Channel> parse_channel(std::string_view spec);
+Result<ConsoleLog> parse_console_log(std::string_view spec);
 Result<Interface> parse_interface(std::string_view spec);
 Result<Uplink> parse_uplink(std::string_view spec);
 

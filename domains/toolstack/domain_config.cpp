@@ -32,6 +32,7 @@ constexpr auto used = std::to_array<std::string_view>({"name",
                                                        "channel",
                                                        "disk",
                                                        "caisson_console_backend",
+                                                       "caisson_console_log",
                                                        "caisson_run",
                                                        "caisson_net",
                                                        "caisson_nftables",
@@ -263,6 +264,13 @@ void consoles(CfgFile& file, DomainConfig& config) {
     config.console_backend = file.text("caisson_console_backend").value_or("0");
     if (!domain_name_valid(config.console_backend) && config.console_backend != "0")
         file.problem("caisson_console_backend", "'" + escaped(config.console_backend) + "' is no domain's name");
+    if (const auto spec = file.text("caisson_console_log")) {
+        auto log = parse_console_log(*spec);
+        if (log)
+            config.console_log = std::move(*log);
+        else
+            file.problem("caisson_console_log", log.error().message());
+    }
 }
 
 // A rules file is named relative to the cfg file; its text goes into the domain, its name does not.

@@ -6,6 +6,7 @@
 #pragma once
 
 #include <cstdint>
+#include <optional>
 #include <string>
 #include <vector>
 
@@ -32,12 +33,13 @@ struct DomainConfig {
     // caisson_*
     // caisson_console_backend: who serves console 0 and, by default, channels; "none": the domain has no console 0.
     std::string console_backend = "0";
-    std::string run;                    // caisson_run: a command in the guest
-    std::vector<Interface> interfaces;  // caisson_net
-    std::string nftables;               // caisson_nftables: the text of that file
-    bool forward = false;               // caisson_forward: routes between its interfaces
-    Uplink uplink;                      // caisson_uplink
-    std::string uplink_run;             // caisson_uplink_run: a command in the sandbox's network
+    std::optional<ConsoleLog> console_log;  // caisson_console_log
+    std::string run;                        // caisson_run: a command in the guest
+    std::vector<Interface> interfaces;      // caisson_net
+    std::string nftables;                   // caisson_nftables: the text of that file
+    bool forward = false;                   // caisson_forward: routes between its interfaces
+    Uplink uplink;                          // caisson_uplink
+    std::string uplink_run;                 // caisson_uplink_run: a command in the sandbox's network
 };
 
 struct ParsedConfig {

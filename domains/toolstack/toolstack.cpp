@@ -108,7 +108,8 @@ Status Toolstack::write_devices(const DomainConfig& config, DomainId id) {
     DomainId console = control_domain;
     if (config.console_backend != no_console) {
         console = TRY(backend(config.console_backend, "caisson_console_backend"));
-        TRY(write_tree(store_, console_tree(nullptr, id, console)));
+        TRY(write_tree(store_,
+                       console_tree(nullptr, id, console, config.console_log ? &*config.console_log : nullptr)));
     }
     for (const auto& vif : config.vifs) {
         const DomainId other = TRY(backend(vif.backend, "vif"));

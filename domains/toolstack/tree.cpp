@@ -147,7 +147,7 @@ Tree vif_tree(const Vif& vif, DomainId frontend, DomainId backend) {
     return device_tree(link, entries, owned(frontend, backend));
 }
 
-Tree console_tree(const Channel* channel, DomainId frontend, DomainId backend) {
+Tree console_tree(const Channel* channel, DomainId frontend, DomainId backend, const ConsoleLog* log) {
     const bool first = channel == nullptr;
     const DeviceLink link{
         .device_class = "console", .id = DeviceId{first ? 0 : channel->id}, .frontend = frontend, .backend = backend};
@@ -157,6 +157,12 @@ Tree console_tree(const Channel* channel, DomainId frontend, DomainId backend) {
                      {"state", state_text(XenbusState::initialising)},
                      {"protocol", "vt100"}};
     entries.fixed = {{"limit", console_limit}, {"type", "xenconsoled"}, {"output", "pty"}, {"tty", ""}};
+    if (log != nullptr) {
+        entries.back.emplace_back("log", log->file);
+        if (log->limit != 0) entries.back.emplace_back("log-limit", std::to_string(log->limit));
+        if (log->rate != 0) entries.back.emplace_back("log-rate", std::to_string(log->rate));
+        entries.back.emplace_back("log-timestamps", log->timestamps ? "1" : "0");
+    }
     if (!first) {
         entries.back.emplace_back("name", channel->name);
         entries.back.emplace_back("connection", channel->connection);

@@ -45,8 +45,8 @@ std::string trusted_path(const DeviceLink& link);  // /libxl/N/device/CLASS/ID
 
 Tree domain_tree(const DomainConfig& config, DomainId domain);
 Tree vif_tree(const Vif& vif, DomainId frontend, DomainId backend);
-// `channel` absent: console 0.
-Tree console_tree(const Channel* channel, DomainId frontend, DomainId backend);
+// `channel` absent: console 0, which may have a log.
+Tree console_tree(const Channel* channel, DomainId frontend, DomainId backend, const ConsoleLog* log = nullptr);
 
 // One transaction.
 Status write_tree(Store& store, const Tree& tree);

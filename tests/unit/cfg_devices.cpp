@@ -15,6 +15,15 @@ std::string why(const Result<T>& result) {
 
 }  // namespace
 
+TEST_CASE("A console's log has a file, and limits that are numbers of bytes") {
+    const auto log = parse_console_log("file=/run/guest.log,limit=1000000,timestamps=1");
+    REQUIRE(log);
+    CHECK((log->file == "/run/guest.log" && log->limit == 1000000 && log->rate == 0 && log->timestamps));
+    CHECK(why(parse_console_log("limit=5")) == "needs file=/PATH, in the domain that serves the console");
+    CHECK(why(parse_console_log("file=/a,limit=much")) == "limit: 'much' is no number of bytes");
+    CHECK(why(parse_console_log("file=/a,level=3")) == "'level=3' is none of file=, limit=, rate=, timestamps=0|1");
+}
+
 TEST_CASE("A vif takes xl's keys and says which one is wrong") {
     CHECK(parse_vif(""));
     CHECK(parse_vif(" mac = 00:16:3e:00:00:01 , backend = 3 ,")->backend == "3");
