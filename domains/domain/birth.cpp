@@ -157,12 +157,12 @@ Status raise_loopback() {
     return {};
 }
 
-Status furnish(const BirthOptions& options, int talk) {
+Status furnish(const BirthOptions& options, int talk, const Fd& program) {
     TRY(receive_note(talk));  // the user ids are mapped
     ::umask(022);
     const bool own_range = ::geteuid() != 0;  // else this user's id, as which more than this domain runs
     TRY(become_root(own_range));
-    TRY(enter_new_root({.memory_mib = options.memory_mib, .hidden = options.hidden}));
+    TRY(enter_new_root({.memory_mib = options.memory_mib, .hidden = options.hidden, .program = program.get()}));
     TRY(lock_mounts(own_range));
     if (::sethostname(options.name.data(), options.name.size()) != 0) return host_fault(errno, "sethostname");
     TRY(raise_loopback());
@@ -192,8 +192,8 @@ Status become_init(int talk, int output) {
     return host_fault(errno, "exec", command_inside);
 }
 
-[[noreturn]] void first_process(const BirthOptions& options, int talk) {
-    auto done = furnish(options, talk);
+[[noreturn]] void first_process(const BirthOptions& options, int talk, const Fd& program) {
+    auto done = furnish(options, talk, program);
     if (done) done = become_init(talk, options.output);
     (void)send_note(talk, "failed " + std::to_string(done.error().err) + " " + done.error().message().substr(0, 400),
                     {});
@@ -271,10 +271,12 @@ Result<Newborn> bear(const BirthOptions& options) {
     int pair[2];
     if (::socketpair(AF_UNIX, SOCK_SEQPACKET | SOCK_CLOEXEC, 0, pair) != 0) return host_fault(errno, "socketpair");
     Fd ours(pair[0]), theirs(pair[1]);
+    // Here, with the rights that the domain's user has not: it may not enter the folder that this program is in.
+    const Fd program(::open("/proc/self/exe", O_RDONLY | O_CLOEXEC));
     Cloned child = TRY(clone_into_namespaces());
     if (child.pid == 0) {
         ours.reset();
-        first_process(options, theirs.get());
+        first_process(options, theirs.get(), program);
     }
     theirs.reset();
     Newborn born(child.pid, std::move(child.pidfd), std::move(ours));

@@ -3,6 +3,7 @@
 #include <fcntl.h>
 #include <linux/mount.h>
 #include <sys/mount.h>
+#include <sys/sendfile.h>
 #include <sys/stat.h>
 #include <sys/syscall.h>
 #include <unistd.h>
@@ -125,20 +126,47 @@ Status leave_old_root() {
     return {};
 }
 
+// This program by its path, or nothing where the domain's user may not enter a folder above it or not run the file.
+// By its path because the kernel binds no file of another mount namespace, and those are all we could inherit.
+Fd reachable_program() {
+    char path[4096];
+    const ssize_t length = ::readlink("/proc/self/exe", path, sizeof path - 1);
+    if (length <= 0) return {};
+    path[length] = '\0';
+    Fd program(::open(path, O_PATH | O_CLOEXEC));
+    struct stat found{}, running{};
+    if (!program || ::fstat(program.get(), &found) != 0 || ::stat("/proc/self/exe", &running) != 0) return {};
+    // Another file may have taken the path since, as after a build.
+    const bool same = found.st_dev == running.st_dev && found.st_ino == running.st_ino;
+    if (!same || ::faccessat(AT_FDCWD, path, X_OK, AT_EACCESS) != 0) return {};
+    return program;
+}
+
+// On the scaffold, so that it takes nothing from the domain's own folders in memory.
+Status copy_program(int program, const std::string& target) {
+    struct stat status{};
+    if (program < 0 || ::fstat(program, &status) != 0) return host_fault(EACCES, "open", "this program for reading");
+    const Fd copy(::open(target.c_str(), O_CREAT | O_EXCL | O_CLOEXEC | O_WRONLY, 0755));
+    if (!copy) return failed("create", target);
+    for (off_t at = 0; at < status.st_size;) {
+        const ssize_t sent = ::sendfile(copy.get(), program, &at, static_cast<std::size_t>(status.st_size - at));
+        if (sent < 0 && errno == EINTR) continue;
+        if (sent <= 0) return host_fault(sent < 0 ? errno : EIO, "copy this program to", target);
+    }
+    return {};
+}
+
 }  // namespace
 
 Status enter_new_root(const RootOptions& options) {
-    char command[4096];
-    const ssize_t length = ::readlink("/proc/self/exe", command, sizeof command - 1);
-    if (length <= 0) return failed("readlink", "/proc/self/exe");
-    command[length] = '\0';
     // Opened before the scaffold covers it: the program itself may live below /tmp.
-    const Fd program(::open(command, O_PATH | O_CLOEXEC));
-    if (!program) return failed("open", command);
+    const Fd program = reachable_program();
     TRY(bind_machine());
     TRY(cover_folders(options));
     TRY(make_dev());
-    TRY(make_run("/proc/self/fd/" + std::to_string(program.get())));
+    std::string command = "/proc/self/fd/" + std::to_string(program.get());
+    if (!program) TRY(copy_program(options.program, command = std::string(scaffold) + "/program"));
+    TRY(make_run(command));
     TRY(make_kernel_views());
     return leave_old_root();
 }

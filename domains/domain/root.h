@@ -16,9 +16,11 @@ namespace caisson::domain {
 struct RootOptions {
     std::uint64_t memory_mib = 128;   // the most that each folder in memory may hold
     std::vector<std::string> hidden;  // more folders to cover
+    int program = -1;                 // this program, opened for reading by who may reach it; -1: it could not be
 };
 
-// Afterwards the old root is gone and /run/caisson/caisson is this program.
+// Afterwards the old root is gone and /run/caisson/caisson is this program: its file, where the domain's user may run
+// that by its path, else a copy of `program` in memory. So a checkout below a folder of one user's is no hindrance.
 Status enter_new_root(const RootOptions& options);
 
 }  // namespace caisson::domain

@@ -28,7 +28,8 @@ class CommandWorld {
         std::string out;  // both streams
     };
 
-    explicit CommandWorld(const std::string& options = "--no-console") {
+    explicit CommandWorld(const std::string& options = "--no-console", std::string command = CAISSON_COMMAND)
+        : command_(std::move(command)) {
         REQUIRE(::mkdtemp(folder_.data()) != nullptr);
         state_.folder = folder_ + "/state";
         const auto started = run("hypervisor --daemon " + options);
@@ -52,7 +53,7 @@ class CommandWorld {
 
     // `caisson ARGUMENTS`, through a shell.
     Ran run(const std::string& arguments) const {
-        return shell(std::string(CAISSON_COMMAND) + " --state " + state_.folder + " " + arguments);
+        return shell(command_ + " --state " + state_.folder + " " + arguments);
     }
     static Ran shell(const std::string& line) {
         Ran ran;
@@ -85,6 +86,7 @@ class CommandWorld {
     }
 
   private:
+    std::string command_;
     std::string folder_ = (std::filesystem::temp_directory_path() / "caisson-world-XXXXXX").string();
     toolstack::State state_;
 };
