@@ -75,6 +75,7 @@ Status Broker::run() {
             on_ready(fd, events[i].events);
         }
         store_.tick(now());
+        spent_.clear();
     }
 }
 
@@ -170,8 +171,12 @@ void Broker::refuse_one(int listener) {
     if (auto spare = stop_.duplicate()) spare_ = std::move(*spare);
 }
 
+// A domain has one share of each turn, however many connections it makes: what is left stays in their sockets, which
+// stay ready.
 void Broker::serve(int fd, ConnectionId connection) {
-    for (std::uint32_t i = 0; i < limits_.messages_per_turn; ++i) {
+    StoreTime& spent = spent_[sources_.at(fd).domain];
+    StoreTime since = now();
+    for (std::uint32_t i = 0; i < limits_.messages_per_turn && spent < limits_.time_per_turn; ++i) {
         switch (local::receive(fd, message_)) {
             case local::Received::nothing_yet: return;
             case local::Received::end: return drop(fd, connection);
@@ -181,6 +186,9 @@ void Broker::serve(int fd, ConnectionId connection) {
         Answer reply = hypercalls_.handle(connection, message_.data(), std::move(message_.descriptors));
         message_.descriptors.clear();
         if (!answer(fd, std::move(reply))) return drop(fd, connection);
+        const StoreTime done = now();
+        spent += done - since;
+        since = done;
     }
 }
 

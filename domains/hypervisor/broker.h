@@ -71,6 +71,7 @@ class Broker {
     Hypercalls hypercalls_;
     std::map<int, Source> sources_;  // before the sockets of the store: they say goodbye to it
     std::map<DomainKey, int> processes_;
+    std::map<DomainKey, StoreTime> spent_;  // in this turn of the loop
     Xenstored store_;
     XenstoreSockets store_sockets_;
     std::uint32_t next_serial_ = 1;

@@ -1,6 +1,7 @@
 // What one domain may use up. Every quota that is hit says its name in the error.
 #pragma once
 
+#include <chrono>
 #include <cstdint>
 
 namespace caisson::hypervisor {
@@ -15,6 +16,8 @@ struct Limits {
     std::uint32_t ports = 1023;            // libxl's max_event_channels; two descriptors of the broker each
     std::uint32_t connections = 256;       // sockets to the broker, restricted ones too
     std::uint32_t messages_per_turn = 4;   // of one connection before the next one is served
+    // Of the broker's time before the others are served, over all connections of the domain; one call may exceed it.
+    std::chrono::nanoseconds time_per_turn = std::chrono::milliseconds(1);
     // Descriptors that all domains together may make the broker hold. The last quarter is divided among the domains
     // that live: a domain that uses more than its share of that gets nothing more of it, so a greedy one starves only
     // itself.

@@ -188,6 +188,32 @@ TEST_CASE("messages that are too long or cut short are refused, each by its size
     check_alive(xen);
 }
 
+TEST_CASE("a domain with many connections and costly calls does not make the others wait for them") {
+    LocalXen xen;
+    auto guest = xen.domain(), victim = xen.domain();
+    const local::ShareRequest share{
+        .head = head(local::Op::share, 1), .peer = victim.id.raw, .read_only = 0, .pages = 256};
+    std::vector<pollfd> all;
+    std::vector<Fd> sockets;
+    const auto served = [&] { return ::poll(all.data(), all.size(), 0); };
+    int most = 0;
+    for (int round = 0; round < 5; ++round) {
+        for (int i = 0; i < 200; ++i) {  // 200 MiB to make zero
+            sockets.push_back(raw(guest.hypervisor_socket));
+            all.push_back({.fd = sockets.back().get(), .events = POLLIN, .revents = 0});
+        }
+        for (const Fd& socket : sockets) REQUIRE(local::send(socket.get(), std::as_bytes(std::span(&share, 1))) == 0);
+        const int before = served();
+        REQUIRE(victim.hypervisor->allocate_unbound(guest.id));
+        most = std::max(most, served() - before);
+        all.clear();
+        sockets.clear();
+        for (int i = 0; i < 5000 && xen.info(guest.id).connections > 1; ++i) ::usleep(1000);
+    }
+    CHECK(most < 40);  // at most one millisecond a turn, and a few turns
+    check_alive(xen);
+}
+
 TEST_CASE("connections beyond the quota are refused and leave the others alone") {
     LocalXen xen({.connections = 8});
     auto guest = xen.domain();
