@@ -9,6 +9,7 @@
 
 #include <algorithm>
 #include <chrono>
+#include <cstdlib>
 #include <optional>
 #include <string>
 #include <vector>
@@ -17,8 +18,10 @@
 #include "domains/domain/network.h"
 #include "domains/domain/plan.h"
 #include "domains/domain/process.h"
+#include "protocols/xenbus.h"
 #include "ring/fd.h"
 #include "ring/log.h"
+#include "ring/store.h"
 
 namespace caisson::domain {
 namespace {
@@ -27,7 +30,8 @@ using Clock = std::chrono::steady_clock;
 using namespace std::chrono_literals;
 
 constexpr auto first_pause = 100ms, longest_pause = 5000ms;  // between two starts of a service that dies
-constexpr auto settle = 5s;  // how long the guest's program waits for its console and its network
+constexpr auto settle = 5s;    // how long the guest's program waits for its console and its network
+constexpr auto farewell = 5s;  // how long its services may take to bring out what it printed last
 constexpr const char* console = "/dev/hvc0";
 
 // A program that is started again whenever it ends.
@@ -54,6 +58,7 @@ class Init {
             if (!guest_started_) start_guest(Clock::now() - begun >= settle);
             wait(signals);
         }
+        stop_services();
         return *ending_;
     }
 
@@ -78,6 +83,33 @@ class Init {
         }
     }
 
+    // In order: a frontend that is asked to stop first carries what is in its terminal to the backend. Without that,
+    // the last words of a guest that exits at once would be lost.
+    void stop_services() {
+        for (const auto& service : services_)
+            if (service.pid != 0) ::kill(service.pid, SIGTERM);
+        const auto end = Clock::now() + farewell;
+        const auto busy = [](const Service& one) { return one.pid != 0 && one.name != "shell"; };
+        while (Clock::now() < end && std::any_of(services_.begin(), services_.end(), busy)) {
+            ::poll(nullptr, 0, 5);
+            for (pid_t child; (child = ::waitpid(-1, nullptr, WNOHANG)) > 0;)
+                for (auto& service : services_)
+                    if (service.pid == child) service.pid = 0;
+        }
+    }
+
+    // Its backend takes what is printed from now on.
+    bool console_connected() {
+        if (!store_) {
+            const char* socket = std::getenv("XENSTORED_PATH");
+            auto opened = Store::open(socket != nullptr ? socket : "");
+            if (!opened) return false;
+            store_.emplace(std::move(*opened));
+        }
+        const auto state = store_->read("console/state");
+        return state && *state && parse_xenbus_state(**state) == XenbusState::connected;
+    }
+
     void postpone(Service& service) {
         if (Clock::now() - service.started > longest_pause) service.pause = first_pause;
         service.due = Clock::now() + service.pause;
@@ -89,8 +121,9 @@ class Init {
     void start_guest(bool wait_no_longer) {
         struct stat status{};
         const bool terminal = ::stat(console, &status) == 0;
-        if (!wait_no_longer && (!network_.complete() || (plan_.console && !terminal))) return;
+        if (!wait_no_longer && (!network_.complete() || (plan_.console && (!terminal || !console_connected())))) return;
         guest_started_ = true;
+        store_.reset();
         if (plan_.run.empty()) {
             if (terminal) services_.push_back({"shell", {"/bin/sh", "-i"}, console});
             return;
@@ -141,6 +174,7 @@ class Init {
     Log& log_;
     Network network_;
     std::vector<Service> services_;
+    std::optional<Store> store_;  // until the guest has started
     bool guest_started_ = false;
     pid_t guest_ = 0;
     std::optional<int> ending_;

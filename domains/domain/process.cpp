@@ -20,7 +20,10 @@ constexpr std::size_t last_words = 400;
     sigset_t none;
     ::sigemptyset(&none);
     ::sigprocmask(SIG_SETMASK, &none, nullptr);
-    ::signal(SIGPIPE, SIG_DFL);
+    // Whoever created the domain may have ignored some (a shell does so for what it starts with &); its programs do
+    // not.
+    for (const int signal : {SIGHUP, SIGINT, SIGQUIT, SIGPIPE, SIGTERM, SIGTSTP, SIGTTIN, SIGTTOU, SIGCHLD})
+        ::signal(signal, SIG_DFL);
     ::setsid();
     if (!io.terminal.empty()) {
         const int terminal = ::open(io.terminal.c_str(), O_RDWR);
