@@ -310,12 +310,13 @@ class FrontRing : public detail::RingHalf<P> {
         return count;
     }
 
-    // RING_FINAL_CHECK_FOR_RESPONSES.
-    Result<bool> arm() {
+    // RING_FINAL_CHECK_FOR_RESPONSES; `ahead`: only once so many responses are there (at least 1, at most
+    // outstanding()), for whoever has no use for a single one.
+    Result<bool> arm(std::uint32_t ahead = 1) {
         if (broken_) return std::unexpected(fault_);
-        this->response_event_.arm(indices_->consumed + 1);
+        this->response_event_.arm(indices_->consumed + ahead);
         TRY(see(this->response_producer_.look_after_arming()));
-        return peer_ != indices_->consumed;
+        return peer_ - indices_->consumed >= ahead;
     }
 
     void mark_broken(Error fault) { broken_ = true, fault_ = std::move(fault); }

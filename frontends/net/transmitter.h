@@ -7,6 +7,7 @@
 // Threads: the device's.
 #pragma once
 
+#include <algorithm>
 #include <bitset>
 #include <vector>
 
@@ -47,7 +48,9 @@ class Transmitter {
     // Takes the backend's answers: how many. An error: the backend broke the rules.
     Result<unsigned> reap();
     // Wakes for the next answer; only worth it while a frame waits for room. True when there are answers already.
-    Result<bool> arm() { return ring_.arm(); }
+    // Called when there is no room for a frame: worth waking for once half of what is out is answered, since a slot or
+    // two make no room, and a wake-up a frame is what halves the throughput.
+    Result<bool> arm() { return ring_.arm(std::max(1u, ring_.outstanding() / 2)); }
 
     unsigned outstanding() const { return ring_.outstanding(); }
     // Arenas that predecessors left and that the backend may still read from.

@@ -90,6 +90,20 @@ TEST_CASE("notify is asked for exactly when the doorbell was armed") {
     CHECK(pair.back.arm() == true);  // looked again: there is work
 }
 
+TEST_CASE("a frontend can sleep until several answers are there") {
+    Pair pair;
+    for (std::uint32_t i = 0; i < 8; ++i) pair.front.push({i, 0, 0});
+    (void)pair.front.publish();
+    REQUIRE(pair.back.drain(~0u, [](auto&&, auto) {}) == 8u);
+    CHECK(pair.front.arm(4) == false);
+    for (std::uint32_t i = 0; i < 3; ++i) pair.back.push({i, 0});
+    CHECK_FALSE(pair.back.publish());
+    CHECK(pair.front.arm(4) == false);
+    pair.back.push({3, 0});
+    CHECK(pair.back.publish());
+    CHECK(pair.front.arm(4) == true);
+}
+
 TEST_CASE("xsa_38_39_producer index beyond the ring breaks it, a completely full ring does not") {
     const auto breaks = [](std::uint32_t ahead) {
         Pair pair;
