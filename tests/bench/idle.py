@@ -3,23 +3,11 @@ import os
 import time
 
 from bench import Bench
-from local_system import System, cmdline
+from local_system import System, cmdline, cpu_seconds
 
 bench = Bench("idle", __doc__)
 seconds = 10 if bench.options.quick else 30
 LIMIT = 2.0  # percent of one core
-
-
-def cpu_seconds(pids):
-    total = 0.0
-    for pid in pids:
-        try:
-            with open(f"/proc/{pid}/stat") as file:
-                fields = file.read().rsplit(")", 1)[1].split()
-            total += (int(fields[11]) + int(fields[12])) / os.sysconf("SC_CLK_TCK")
-        except OSError:
-            pass
-    return total
 
 
 def ours(system):

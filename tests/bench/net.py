@@ -7,7 +7,7 @@ import subprocess
 import time
 
 from bench import Bench, run
-from local_system import System, cmdline, descendants
+from local_system import System, cmdline, cpu_seconds, descendants
 
 bench = Bench("net", __doc__)
 seconds, rounds = (1, 3) if bench.options.quick else (3, 7)
@@ -53,8 +53,8 @@ class Caisson:
         """Seconds that the services of each domain on the way have used."""
         used, domains = {}, self.system.domains()
         for name in [self.guest, *self.hops]:
-            used[name] = sum(cpu_seconds(pid) for pid in descendants(domains[name]["pid"])
-                             if cmdline(pid)[1:2] == ["worker"])
+            used[name] = cpu_seconds(pid for pid in descendants(domains[name]["pid"])
+                                     if cmdline(pid)[1:2] == ["worker"])
         return used
 
 
@@ -66,15 +66,6 @@ class Namespaces:
 
     def measure(self, command):
         return float(run(["ip", "netns", "exec", self.near, "sh", "-c", command.format(self.target)]).split()[-1])
-
-
-def cpu_seconds(pid):
-    try:
-        with open(f"/proc/{pid}/stat") as file:
-            fields = file.read().rsplit(")", 1)[1].split()
-        return (int(fields[11]) + int(fields[12])) / os.sysconf("SC_CLK_TCK")
-    except OSError:
-        return 0.0
 
 
 def servers(stack, prefix):
