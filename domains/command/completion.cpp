@@ -4,27 +4,49 @@ namespace caisson::command {
 namespace {
 
 // Domains are asked for at completion time.
-constexpr const char* bash = R"sh(_caisson() {
-    local word=${COMP_WORDS[COMP_CWORD]} command=${COMP_WORDS[1]} domains
-    if [ "$COMP_CWORD" -eq 1 ]; then
-        COMPREPLY=($(compgen -W "hypervisor shutdown create destroy list console exec log top completion devd frontd --state --help" -- "$word"))
+constexpr const char* bash =
+    R"sh(# The words before the one being typed, without --state and its folder, which may stand anywhere.
+_caisson() {
+    local word=${COMP_WORDS[COMP_CWORD]} before=("${COMP_WORDS[@]:1:COMP_CWORD-1}") words=() state=() domains i
+    for ((i = 0; i < ${#before[@]}; i++)); do
+        case ${before[i]} in
+            --state)
+                if ((i + 1 == ${#before[@]})); then COMPREPLY=($(compgen -d -- "$word")); return; fi
+                state=(--state "${before[++i]}") ;;
+            --state=*) state=("${before[i]}") ;;
+            *) words+=("${before[i]}") ;;
+        esac
+    done
+    _caisson_domains() { caisson "${state[@]}" list --names 2>/dev/null; }
+    _caisson_words() { COMPREPLY=($(compgen -W "$*" -- "$word")); }
+    if [ ${#words[@]} -eq 0 ]; then
+        _caisson_words hypervisor shutdown create destroy list console exec log top completion help devd frontd --state --version --help
         return
     fi
-    domains=$(caisson list --names 2>/dev/null)
-    case $command in
-        create) COMPREPLY=($(compgen -W "--wait --foreground --start --check --help" -- "$word"; compgen -f -X '!*.cfg' -- "$word"; compgen -d -- "$word")) ;;
-        destroy) COMPREPLY=($(compgen -W "--all --help $domains" -- "$word")) ;;
-        console | log) COMPREPLY=($(compgen -W "--help $domains" -- "$word")) ;;
-        exec)
-            case $COMP_CWORD in
-                2) COMPREPLY=($(compgen -W "$domains" -- "$word")) ;;
-                3) COMPREPLY=(--) ;;
-                *) COMPREPLY=($(compgen -c -- "$word")) ;;
+    case ${words[0]} in
+        hypervisor) _caisson_words --daemon --no-console --state --help ;;
+        shutdown | devd | frontd) _caisson_words --state --help ;;
+        create)
+            _caisson_words --wait --foreground --start --check --state --help
+            COMPREPLY+=($(compgen -f -X '!*.cfg' -- "$word"; compgen -d -- "$word")) ;;
+        destroy) _caisson_words --all --state --help $(_caisson_domains) ;;
+        list) _caisson_words --json --names --state --help ;;
+        console)
+            case ${words[-1]} in
+                -n | --number) COMPREPLY=() ;;
+                *) _caisson_words --number --state --help $(_caisson_domains) ;;
             esac ;;
-        list) COMPREPLY=($(compgen -W "--json --names --help" -- "$word")) ;;
-        top) COMPREPLY=($(compgen -W "--once --json --delay --help" -- "$word")) ;;
-        hypervisor) COMPREPLY=($(compgen -W "--daemon --no-console --help" -- "$word")) ;;
-        completion) COMPREPLY=($(compgen -W "bash zsh" -- "$word")) ;;
+        log) _caisson_words --state --help $(_caisson_domains) ;;
+        exec)
+            if [ ${#words[@]} -eq 1 ]; then _caisson_words --state --help $(_caisson_domains)
+            else COMPREPLY=($(compgen -c -- "$word")); fi ;;
+        top)
+            case ${words[-1]} in
+                -d | --delay) COMPREPLY=() ;;
+                *) _caisson_words --once --json --delay --state --help ;;
+            esac ;;
+        completion) _caisson_words bash zsh ;;
+        help) _caisson_words hypervisor shutdown create destroy list console exec log top completion devd frontd ;;
     esac
 }
 complete -F _caisson caisson

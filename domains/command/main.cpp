@@ -1,10 +1,12 @@
 // caisson: the command. Every subcommand has --help; --help of the whole says what the exit codes mean.
 #include <CLI/CLI.hpp>
+#include <algorithm>
 #include <cstdio>
 #include <iostream>
 
 #include "domains/command/command.h"
 #include "domains/toolstack/state.h"
+#include "ring/log.h"
 
 using namespace caisson;
 using namespace caisson::command;
@@ -48,8 +50,9 @@ struct Line {
         auto* hypervisor_command = app.add_subcommand("hypervisor", "Run the local hypervisor, in the foreground");
         hypervisor_command->add_flag("--daemon", hypervisor_options.background,
                                      "Return when it is ready, leave it running");
-        hypervisor_command->add_flag("!--no-console", hypervisor_options.console,
-                                     "Do not serve consoles from Domain-0 (they need a driver domain then)");
+        hypervisor_command->add_flag_callback(
+            "--no-console", [this] { hypervisor_options.console = false; },
+            "Do not serve consoles from Domain-0 (they need a driver domain then)");
         on_state(hypervisor_command, [this](const auto& state) { return hypervisor(state, hypervisor_options); });
 
         auto* shutdown_command = app.add_subcommand("shutdown", "Destroy all domains and stop the local hypervisor");
@@ -88,9 +91,9 @@ struct Line {
             ->capture_default_str();
         on_state(console_command, [this](const auto& state) { return console(state, console_options); });
 
-        auto* exec_command = app.add_subcommand("exec", "Run a command inside a domain: exec DOMAIN -- COMMAND...");
+        auto* exec_command = app.add_subcommand("exec", "Run a command inside a domain: exec DOMAIN COMMAND...");
         exec_command->add_option("DOMAIN", name, "Name or id")->required();
-        exec_command->add_option("COMMAND", words, "After --, with its arguments; a shell if there is none");
+        exec_command->add_option("COMMAND", words, "With its arguments, options too; a shell if there is none");
         on_state(exec_command, [this](const auto& state) { return exec(state, name, words); });
 
         auto* log_command =
@@ -112,6 +115,29 @@ struct Line {
             ->required()
             ->check(CLI::IsMember({"bash", "zsh"}));
         completion_command->callback([this] { std::cout << completion(shell); });
+
+        auto* help_command = app.add_subcommand("help", "Say what there is, or what a subcommand takes");
+        help_command->add_option("SUBCOMMAND", name, "Its name");
+        help_command->callback([this] { code = help(); });
+    }
+
+    int help() {
+        const auto formatter = app.get_formatter();
+        if (name.empty())
+            return std::cout << formatter->make_help(&app, "caisson", CLI::AppFormatMode::Normal), exit_ok;
+        const auto found = app.get_subcommands([this](const CLI::App* one) { return one->get_name() == name; });
+        if (found.empty()) return say(unknown(name)), exit_usage;
+        std::cout << formatter->make_help(found.front(), "caisson " + name, CLI::AppFormatMode::Normal);
+        return exit_ok;
+    }
+
+    // What to say about a first word that is no subcommand and no option.
+    std::string unknown(const std::string& word) const {
+        if (word.starts_with("-")) return "'" + escaped(word) + "' is no option; 'caisson help' says which there are";
+        std::string known;
+        for (const auto* command : app.get_subcommands([](const CLI::App* one) { return !one->get_group().empty(); }))
+            known += (known.empty() ? "" : ", ") + command->get_name();
+        return "'" + escaped(word) + "' is no subcommand; there are " + known + "\n'caisson help' says what they do";
     }
 
     void inside() {
@@ -127,10 +153,30 @@ struct Line {
     }
 };
 
+// What follows the domain's name and is no option of ours is the guest's command, with all its options, as for ssh:
+// "exec guest ls -l" becomes "exec guest -- ls -l".
+std::vector<std::string> with_command_apart(std::vector<std::string> arguments) {
+    constexpr std::size_t words_before_command = 2;  // "exec", the domain
+    std::size_t words = 0;
+    for (std::size_t i = 0; i < arguments.size(); ++i) {
+        if (arguments[i] == "--") return arguments;
+        if (arguments[i] == "--state") {
+            ++i;  // and its value
+        } else if (!arguments[i].starts_with("-")) {
+            if (words == 0 && arguments[i] != "exec") return arguments;
+            if (words++ < words_before_command) continue;
+            arguments.insert(arguments.begin() + static_cast<std::ptrdiff_t>(i), "--");
+            return arguments;
+        }
+    }
+    return arguments;
+}
+
 }  // namespace
 
 int main(int argc, char** argv) {
     Line line;
+    line.app.set_version_flag("--version", "caisson " CAISSON_VERSION, "Say which version this is, and exit");
     line.app.footer(exit_codes);
     line.app.add_option(
         "--state", line.state_folder,
@@ -140,9 +186,13 @@ int main(int argc, char** argv) {
     line.looking_in();
     line.inside();
     for (auto* command : line.app.get_subcommands([](CLI::App*) { return true; })) command->fallthrough();
+    auto arguments = with_command_apart({argv + 1, argv + argc});
+    std::reverse(arguments.begin(), arguments.end());  // as CLI11 wants them
     try {
-        line.app.parse(argc, argv);
+        line.app.parse(std::move(arguments));
     } catch (const CLI::ParseError& wrong) {
+        const auto left = line.app.remaining();
+        if (line.app.get_subcommands().empty() && !left.empty()) return say(line.unknown(left.front())), exit_usage;
         return line.app.exit(wrong) == 0 ? exit_ok : exit_usage;
     }
     return line.code;

@@ -15,9 +15,15 @@ void say(const std::string& text) {
 }
 
 int complain(const Error& error) {
+    // "No such process" is the kernel's answer to another question: a person wants to know which domains there are.
+    if (error.err == ESRCH) {
+        Error plain = error;
+        plain.err = 0;
+        say(plain.message() + "; 'caisson list' shows the domains that run");
+        return exit_no_such_domain;
+    }
     say(error.message());
     switch (error.err) {
-        case ESRCH: return exit_no_such_domain;
         case ECONNREFUSED: return exit_no_hypervisor;
         case EPERM:
         case ENOSYS:

@@ -33,6 +33,26 @@ TEST_CASE("Wrong usage ends with 2") {
     CHECK(caisson_command("top --delay soon").code == 2);
 }
 
+TEST_CASE("A subcommand that there is not is named, beside those that there are") {
+    const auto wrong = caisson_command("--state /tmp nonsense --fast");
+    CHECK(wrong.code == 2);
+    CHECK_THAT(wrong.out, Catch::Contains("'nonsense' is no subcommand; there are hypervisor, shutdown, create"));
+    CHECK(wrong.out.find("domain-init") == wrong.out.npos);
+    CHECK_THAT(caisson_command("help nonsense").out, Catch::Contains("'nonsense' is no subcommand"));
+    CHECK(caisson_command("help nonsense").code == 2);
+    CHECK_THAT(caisson_command("--nonsense").out, Catch::Contains("'--nonsense' is no option"));
+}
+
+TEST_CASE("Help is a subcommand, too, and the version is asked for as everywhere") {
+    CHECK(caisson_command("help").code == 0);
+    CHECK(caisson_command("help").out == caisson_command("--help").out);
+    CHECK(caisson_command("help create").out == caisson_command("create --help").out);
+    const auto version = caisson_command("--version");
+    CHECK(version.code == 0);
+    CHECK_THAT(version.out, Catch::StartsWith("caisson ") && Catch::Contains("."));
+    CHECK(caisson_command("hypervisor --help").out.find('{') == std::string::npos);
+}
+
 TEST_CASE("Without a hypervisor the command says how to start one, and ends with 5") {
     const auto list = caisson_command("--state /nonexistent/caisson list");
     CHECK(list.code == 5);
@@ -42,10 +62,20 @@ TEST_CASE("Without a hypervisor the command says how to start one, and ends with
 TEST_CASE("The completion scripts are scripts") {
     CHECK(CommandWorld::shell(std::string(CAISSON_COMMAND) + " completion bash >/dev/null").code == 0);
     CHECK_THAT(caisson_command("completion zsh").out, Catch::Contains("bashcompinit"));
-    const auto words = CommandWorld::shell(
-        std::string("bash -c 'source <(") + CAISSON_COMMAND +
-        " completion bash); COMP_WORDS=(caisson cre); COMP_CWORD=1; _caisson; echo ${COMPREPLY[@]}'");
-    CHECK(words.out == "create\n");
+    // What would be offered for the last of the words.
+    const auto offered = [](const std::string& words) {
+        return CommandWorld::shell(std::string("bash -c 'source <(") + CAISSON_COMMAND +
+                                   " completion bash); COMP_WORDS=(" + words +
+                                   "); COMP_CWORD=$((${#COMP_WORDS[@]} - 1)); _caisson; echo ${COMPREPLY[@]}'")
+            .out;
+    };
+    CHECK(offered("caisson cre") == "create\n");
+    CHECK(offered("caisson console --n") == "--number\n");
+    CHECK(offered("caisson --state /nonexistent hyp") == "hypervisor\n");
+    CHECK(offered("caisson --state=/nonexistent list --j") == "--json\n");
+    CHECK(offered("caisson list --state /nonexistent --n") == "--names\n");
+    CHECK(offered("caisson --state /us") == "/usr\n");
+    CHECK(offered("caisson help cre") == "create\n");
 }
 
 TEST_CASE("A file is checked without making anything") {
@@ -75,6 +105,8 @@ TEST_CASE("One state folder has one hypervisor, and what it lacks is said with t
     CHECK(world.run("exec ghost -- true").code == 3);
     CHECK(world.run("console ghost").code == 3);
     CHECK(world.run("log ghost").code == 3);
+    CHECK(world.run("log ghost").out.find("No such process") == std::string::npos);
+    CHECK_THAT(world.run("console ghost").out, Catch::Contains("'caisson list' shows the domains that run"));
     CHECK(world.run("destroy 0").code == 1);
     CHECK(world.run("destroy").code == 2);
     CHECK(world.run("top --once").code == 0);
