@@ -105,6 +105,7 @@ int hypervisor(const State& state, const HypervisorOptions& options) {
     if (auto prepared = toolstack::prepare_state(state); !prepared) return complain(prepared.error());
     if (toolstack::hypervisor_process(state))
         return say("a hypervisor runs in " + state.folder + " already"), exit_failed;
+    if (auto said = toolstack::say_consoles_served(state, options.console); !said) return complain(said.error());
     if (!options.background) return serve(state, options, Fd());
     auto told = make_pipe();
     if (!told) return complain(told.error());

@@ -141,10 +141,10 @@ void CfgFile::take_reports() {
 
 std::optional<std::string> CfgFile::text(std::string_view key) {
     const char* value = nullptr;
-    if (xlu_cfg_get_string(cfg_.get(), std::string(key).c_str(), &value, 0) != 0) {
-        take_reports();
-        return std::nullopt;
-    }
+    constexpr int silent = 1;  // its own sentence says neither what was expected nor what to write
+    const int failed = xlu_cfg_get_string(cfg_.get(), std::string(key).c_str(), &value, silent);
+    if (failed == EINVAL) problem(key, "is a list, expected a single value: " + std::string(key) + "=\"...\"");
+    if (failed != 0) return std::nullopt;
     return value;
 }
 
@@ -172,10 +172,10 @@ std::optional<bool> CfgFile::flag(std::string_view key) {
 std::vector<std::string> CfgFile::list(std::string_view key) {
     XLU_ConfigList* entries = nullptr;
     int count = 0;
-    if (xlu_cfg_get_list(cfg_.get(), std::string(key).c_str(), &entries, &count, 0) != 0) {
-        take_reports();
-        return {};
-    }
+    constexpr int silent = 1;
+    const int failed = xlu_cfg_get_list(cfg_.get(), std::string(key).c_str(), &entries, &count, silent);
+    if (failed == EINVAL) problem(key, "is a single value, expected a list: " + std::string(key) + "=[\"...\"]");
+    if (failed != 0) return {};
     std::vector<std::string> values;
     for (int i = 0; i < count; ++i) {
         const char* value = xlu_cfg_get_listitem(entries, i);

@@ -27,6 +27,7 @@ struct Vif {
     std::uint32_t rate_usecs = 0;
     std::uint32_t mtu = 1500;
     bool trusted = true;
+    std::string where;                // "FILE:LINE: vif: entry 1", for what is found out later
     std::vector<std::string> unused;  // keys xl knows and the local hypervisor has no use for: model, type=ioemu ...
 };
 
@@ -37,6 +38,7 @@ struct Channel {
     std::string name;
     std::string connection;  // "pty" or "socket"
     std::string path;        // of the socket
+    std::string where;       // as a Vif's
 };
 
 // caisson_console_log="file=/run/guest.log,limit=2097152": what console 0 prints, kept by its backend's domain.

@@ -9,6 +9,7 @@
 #include <iterator>
 #include <set>
 
+#include "domains/toolstack/neighbours.h"
 #include "ring/log.h"
 
 namespace caisson::toolstack {
@@ -236,13 +237,43 @@ std::vector<T> devices(CfgFile& file, std::string_view key, Result<T> (*parse)(s
     return found;
 }
 
+std::string entry_of(const CfgFile& file, std::string_view key, std::size_t index) {
+    return fmt::format("{}{}: entry {}", file.where(key), key, index + 1);
+}
+
+void refuse_twins(CfgFile& file, const std::vector<Vif>& vifs) {
+    const auto neighbour = [](const Vif& vif) {
+        return Neighbour{.name = {}, .backend = vif.backend, .mac = vif.mac, .ip = vif.ip};
+    };
+    for (std::size_t i = 0; i < vifs.size(); ++i)
+        for (std::size_t j = 0; j < i; ++j)
+            if (const auto common = in_common(neighbour(vifs[j]), neighbour(vifs[i])); !common.empty())
+                file.problem("vif", fmt::format("entries {} and {} {}, on one backend", j + 1, i + 1, common));
+}
+
+// The frontend names a vif's interface eth and its device id. Another name may be right, for the guest can make
+// interfaces itself, but mostly it is a slip.
+void look_for_interfaces(const CfgFile& file, const DomainConfig& config, std::vector<std::string>& warnings) {
+    std::string known;
+    for (const auto& vif : config.vifs) known += fmt::format("{}eth{}", known.empty() ? "" : ", ", vif.id);
+    for (std::size_t i = 0; i < config.interfaces.size(); ++i) {
+        const std::string& device = config.interfaces[i].device;
+        const auto is = [&](const Vif& vif) { return device == fmt::format("eth{}", vif.id); };
+        if (std::none_of(config.vifs.begin(), config.vifs.end(), is))
+            warnings.push_back(fmt::format("{}: no vif makes an interface {} ({})", entry_of(file, "caisson_net", i),
+                                           device, known.empty() ? "there is no vif" : "the vifs make " + known));
+    }
+}
+
 void network_devices(CfgFile& file, DomainConfig& config, std::vector<std::string>& warnings) {
     config.vifs = devices<Vif>(file, "vif", parse_vif);
     std::set<std::uint32_t> taken;
     for (const auto& vif : config.vifs) taken.insert(vif.id);
     std::uint32_t next = 0;
     std::set<std::uint32_t> ids;
-    for (auto& vif : config.vifs) {
+    for (std::size_t i = 0; i < config.vifs.size(); ++i) {
+        Vif& vif = config.vifs[i];
+        vif.where = entry_of(file, "vif", i);
         if (vif.id == UINT32_MAX) {
             while (taken.contains(next)) ++next;
             vif.id = next++;
@@ -255,12 +286,18 @@ void network_devices(CfgFile& file, DomainConfig& config, std::vector<std::strin
             warnings.push_back(file.where("vif") +
                                "vif: script: passed on in xenstore, not run by the local hypervisor");
     }
+    refuse_twins(file, config.vifs);
     config.interfaces = devices<Interface>(file, "caisson_net", parse_interface);
+    look_for_interfaces(file, config, warnings);
 }
 
 void consoles(CfgFile& file, DomainConfig& config) {
     config.channels = devices<Channel>(file, "channel", parse_channel);
-    for (std::size_t i = 0; i < config.channels.size(); ++i) config.channels[i].id = static_cast<std::uint32_t>(i + 1);
+    for (std::size_t i = 0; i < config.channels.size(); ++i) {
+        config.channels[i].id = static_cast<std::uint32_t>(i + 1);
+        config.channels[i].where = entry_of(file, "channel", i);
+    }
+    config.console_where = file.where("caisson_console_backend") + "caisson_console_backend";
     config.console_backend = file.text("caisson_console_backend").value_or("0");
     if (!domain_name_valid(config.console_backend) && config.console_backend != "0")
         file.problem("caisson_console_backend", "'" + escaped(config.console_backend) + "' is no domain's name");

@@ -33,6 +33,7 @@ struct DomainConfig {
     // caisson_*
     // caisson_console_backend: who serves console 0 and, by default, channels; "none": the domain has no console 0.
     std::string console_backend = "0";
+    std::string console_where;              // "FILE:LINE: caisson_console_backend"
     std::optional<ConsoleLog> console_log;  // caisson_console_log
     std::string run;                        // caisson_run: a command in the guest
     std::vector<Interface> interfaces;      // caisson_net

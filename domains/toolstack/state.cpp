@@ -137,6 +137,15 @@ std::vector<DomainRecord> read_records(const State& state) {
     return records;
 }
 
+Status say_consoles_served(const State& state, bool served) {
+    const std::string mark = state.folder + "/no-console";
+    if (served) return ::unlink(mark.c_str()) == 0 || errno == ENOENT ? Status{} : host_fault(errno, "unlink", mark);
+    const Fd file(::open(mark.c_str(), O_CREAT | O_WRONLY | O_CLOEXEC | O_NOFOLLOW, 0600));
+    return file ? Status{} : host_fault(errno, "open", mark);
+}
+
+bool consoles_served(const State& state) { return ::access((state.folder + "/no-console").c_str(), F_OK) != 0; }
+
 void mark_destroyed(const State& state, std::uint16_t domid) {
     const Fd mark(::open(mark_path(state, domid).c_str(), O_CREAT | O_WRONLY | O_CLOEXEC, 0600));
 }

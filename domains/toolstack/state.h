@@ -59,6 +59,10 @@ Status write_record(const State& state, const DomainRecord& record);
 void remove_record(const State& state, std::uint16_t domid);
 std::vector<DomainRecord> read_records(const State& state);
 
+// Whether Domain-0 serves the consoles of domains that name no driver domain for them; said when a hypervisor starts.
+Status say_consoles_served(const State& state, bool served);
+bool consoles_served(const State& state);
+
 // Said before a domain is killed on purpose: its keeper then does not restart it.
 void mark_destroyed(const State& state, std::uint16_t domid);
 bool marked_destroyed(const State& state, std::uint16_t domid);

@@ -9,6 +9,7 @@
 #include <thread>
 
 #include "domains/domain/process.h"
+#include "domains/toolstack/neighbours.h"
 #include "ring/loop.h"
 
 namespace caisson::toolstack {
@@ -92,31 +93,69 @@ Result<Toolstack> Toolstack::open(const State& state) {
     return Toolstack(state, std::move(*control), std::move(*store));
 }
 
-Result<DomainId> Toolstack::backend(const std::string& name, const char* what) {
+Result<DomainId> Toolstack::backend(const std::string& name, const std::string& where) {
     auto found = find(name);
-    if (!found && found.error().err == ESRCH)
-        return unsupported("", fmt::format("{}: the backend domain '{}' does not run: create it first", what, name));
+    if (!found && found.error().err == ESRCH) {
+        std::string running;
+        const auto all = TRY(list());
+        for (const auto& domain : all)
+            if (domain.usage.id == control_domain || (domain.record && domain.record->driver_domain))
+                running += (running.empty() ? "" : ", ") + domain.name();
+        return unsupported("", fmt::format("{}: the backend domain '{}' does not run (those that do: {}): create it "
+                                           "first",
+                                           where, name, running));
+    }
     if (!found) return std::unexpected(found.error());
     if (found->record && !found->record->driver_domain)
         return unsupported(
-            "", fmt::format("{}: '{}' is no driver domain (its cfg file needs driver_domain=1)", what, name));
+            "", fmt::format("{}: '{}' is no driver domain (its cfg file needs driver_domain=1)", where, name));
     return found->usage.id;
+}
+
+Result<DomainId> Toolstack::console_backend(const std::string& name, const std::string& where) {
+    const DomainId id = TRY(backend(name, where));
+    if (id == control_domain && !consoles_served(state_))
+        return unsupported("", where +
+                                   ": Domain-0 serves no consoles, for the hypervisor was started with "
+                                   "--no-console: name a driver domain, or say 'none'");
+    return id;
+}
+
+Status Toolstack::refuse_twins(const DomainConfig& config, DomainId id) {
+    std::vector<Neighbour> others;
+    const auto all = TRY(list());
+    for (const auto& domain : all) {
+        if (domain.usage.id == id) continue;
+        const auto vifs = TRY(neighbours_of(store_, domain.usage.id, domain.name()));
+        others.insert(others.end(), vifs.begin(), vifs.end());
+    }
+    for (const auto& vif : config.vifs) {
+        const DomainId backend_id = TRY(backend(vif.backend, vif.where));
+        const Neighbour mine{
+            .name = vif.where, .backend = std::to_string(backend_id.raw), .mac = vif.mac, .ip = vif.ip};
+        for (const auto& other : others)
+            if (const auto common = in_common(mine, other); !common.empty())
+                return unsupported("", fmt::format("{}: it and {} {}, on one backend", mine.name, other.name, common));
+    }
+    return {};
 }
 
 // One transaction a device, as libxl does it: a controller that watches sees it whole or not at all.
 Status Toolstack::write_devices(const DomainConfig& config, DomainId id) {
     DomainId console = control_domain;
     if (config.console_backend != no_console) {
-        console = TRY(backend(config.console_backend, "caisson_console_backend"));
+        console = TRY(console_backend(config.console_backend, config.console_where));
         TRY(write_tree(store_,
                        console_tree(nullptr, id, console, config.console_log ? &*config.console_log : nullptr)));
     }
+    TRY(refuse_twins(config, id));
     for (const auto& vif : config.vifs) {
-        const DomainId other = TRY(backend(vif.backend, "vif"));
+        const DomainId other = TRY(backend(vif.backend, vif.where));
         TRY(write_tree(store_, vif_tree(vif, id, other)));
     }
     for (const auto& channel : config.channels) {
-        const DomainId other = channel.backend == "0" ? console : TRY(backend(channel.backend, "channel"));
+        const bool own = channel.backend != "0" || console == control_domain;
+        const DomainId other = own ? TRY(console_backend(channel.backend, channel.where)) : console;
         TRY(write_tree(store_, console_tree(&channel, id, other)));
     }
     return {};

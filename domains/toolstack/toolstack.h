@@ -59,7 +59,10 @@ class Toolstack {
   private:
     Toolstack(State state, local::Control control, Store store)
         : state_(std::move(state)), control_(std::move(control)), store_(std::move(store)) {}
-    Result<DomainId> backend(const std::string& name, const char* what);
+    // `where`: "FILE:LINE: KEY", of what names the backend.
+    Result<DomainId> backend(const std::string& name, const std::string& where);
+    Result<DomainId> console_backend(const std::string& name, const std::string& where);
+    Status refuse_twins(const DomainConfig& config, DomainId domain);
     Status write_devices(const DomainConfig& config, DomainId domain);
     Status claim_name(const std::string& name);
     Status give_uplink(const DomainConfig& config, pid_t init);

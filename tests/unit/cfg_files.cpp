@@ -95,8 +95,9 @@ TEST_CASE("A wrong value names its line, all of them at once, and the key that c
     CHECK_THAT(text, Catch::Contains("test.cfg:5: vif: entry 1: mac: 'zz' is not like 00:16:3e:00:00:01"));
     CHECK_THAT(complaint("name='a'\ntype='arm'\n"), Catch::Contains("test.cfg:2: type: 'arm' is none of pv, pvh, hvm"));
     CHECK_THAT(complaint("name='a'\nvif=[['a']]\n"), Catch::Contains("test.cfg:2: vif: entry 1 is a list"));
-    CHECK_THAT(complaint("name='a'\nvif='mac=1'\n"),
-               Catch::Contains("test.cfg:2: warning: parameter `vif' is a single value"));
+    CHECK(complaint("name='a'\nvif='mac=1'\n") == "test.cfg:2: vif: is a single value, expected a list: vif=[\"...\"]");
+    CHECK(complaint("name='a'\ncaisson_run=['ls']\n") ==
+          "test.cfg:2: caisson_run: is a list, expected a single value: caisson_run=\"...\"");
 }
 
 TEST_CASE("A domain needs a name that is none of a number") {
@@ -121,6 +122,28 @@ TEST_CASE("Devices without a backend are refused, not forgotten") {
                Catch::Contains("test.cfg:2: disk: no backend of this version"));
     CHECK(parsed("name='a'\ndisk=[]\n"));
     CHECK(parsed("name='a'\ndisk=['/x,raw,xvda,rw']\n", {"disk=[]"}));
+}
+
+TEST_CASE("Two vifs that their backend could not tell apart are refused") {
+    CHECK(complaint("name='a'\nvif=['mac=00:16:3e:00:00:01','backend=b','mac=00:16:3E:00:00:01']\n") ==
+          "test.cfg:2: vif: entries 1 and 3 have the MAC 00:16:3e:00:00:01, on one backend");
+    CHECK(complaint("name='a'\nvif=['ip=10.0.0.1 fd00:0::1','ip=10.0.0.2 fd00::1']\n") ==
+          "test.cfg:2: vif: entries 1 and 2 have the address fd00::1, on one backend");
+    CHECK(parsed("name='a'\nvif=['ip=10.0.0.1,backend=one','ip=10.0.0.1,backend=two']\n"));
+    CHECK(parsed("name='a'\nvif=['','']\n"));
+}
+
+TEST_CASE("An interface to be configured that no vif makes is named") {
+    const auto result = parsed(
+        "name='a'\nvif=['','devid=5']\n"
+        "caisson_net=['ip=10.0.0.2/32','dev=eth5,ip=10.0.0.3/32','dev=eth1,ip=10.0.0.4/32']\n");
+    REQUIRE(result);
+    CHECK(result->warnings == std::vector<std::string>{"test.cfg:3: caisson_net: entry 3: no vif makes an interface "
+                                                       "eth1 (the vifs make eth0, eth5)"});
+    const auto none = parsed("name='a'\ncaisson_net=['ip=10.0.0.2/32']\n");
+    REQUIRE(none);
+    CHECK(none->warnings == std::vector<std::string>{"test.cfg:2: caisson_net: entry 1: no vif makes an interface "
+                                                     "eth0 (there is no vif)"});
 }
 
 TEST_CASE("Settings of the command line override the file and are named as such") {

@@ -35,6 +35,10 @@ TEST_CASE("exec ends with the command's code, and the command is root of a machi
     CHECK(world.run("exec one -- /etc/passwd").code == 126);
     CHECK(world.run("exec one -- hostname").out == "one\n");
     CHECK(world.run("exec one -- id -u").out == "0\n");
+    // Options behind the domain's name are the command's, ours stand before it or before its command.
+    CHECK(world.run("exec one id -u").out == "0\n");
+    CHECK(world.run("exec one sh -c 'echo $# $2' sh --state -- --help").out == "3 --\n");
+    CHECK(CommandWorld::shell(CAISSON_COMMAND " exec one --state " + world.state().folder + " -- id -u").out == "0\n");
     CHECK(world.run("exec one -- sh -c 'echo $XENSTORED_PATH $CAISSON_HYPERVISOR'").out ==
           "/run/xen/xenstored.sock /run/caisson/hypervisor\n");
     CHECK(world.run("exec one -- ip -o link show up").out.find("lo:") != std::string::npos);
@@ -104,14 +108,45 @@ TEST_CASE("A name is one domain's, a name of a driver domain must be one") {
     if (!world.possible()) return;
     REQUIRE(world.run("create " + world.cfg("one", "")).code == 0);
     CHECK_THAT(world.run("create " + world.cfg("one", "")).out, Catch::Contains("a domain named one runs already"));
+    REQUIRE(world.run("create " + world.cfg("driver", "driver_domain=1\n")).code == 0);
     CHECK_THAT(world.run("create " + world.cfg("two", "vif=['backend=ghost']\n")).out,
-               Catch::Contains("backend domain 'ghost' does not run"));
+               Catch::Contains("two.cfg:4: vif: entry 1: the backend domain 'ghost' does not run (those that do: "
+                               "Domain-0, driver)"));
     CHECK_THAT(world.run("create " + world.cfg("two", "vif=['backend=one']\n")).out,
                Catch::Contains("'one' is no driver domain"));
-    CHECK(world.list().size() == 2);  // a domain that could not be made leaves nothing
+    CHECK(world.list().size() == 3);  // a domain that could not be made leaves nothing
     Store store = *Store::open(world.state().xenstored_socket());
-    CHECK(store.list("/libxl")->size() == 1);
-    CHECK(store.list("/vm")->size() == 1);
+    CHECK(store.list("/libxl")->size() == 2);
+    CHECK(store.list("/vm")->size() == 2);
+}
+
+TEST_CASE("A vif that its backend could not tell from another domain's is refused, and both are named") {
+    CommandWorld world;
+    if (!world.possible()) return;
+    REQUIRE(world.run("create " + world.cfg("driver", "driver_domain=1\n")).code == 0);
+    REQUIRE(world.run("create " + world.cfg("other", "driver_domain=1\n")).code == 0);
+    const std::string one = "vif=['backend=driver,ip=10.0.0.2,mac=00:16:3e:00:00:01']\n";
+    REQUIRE(world.run("create " + world.cfg("one", one)).code == 0);
+    const auto twin = world.run("create " + world.cfg("two", "vif=['','backend=driver,ip=10.0.0.1 10.0.0.2']\n"));
+    CHECK(twin.code == 1);
+    CHECK_THAT(twin.out, Catch::Contains("two.cfg:4: vif: entry 2: it and vif 0 of the domain 'one' have the address "
+                                         "10.0.0.2, on one backend"));
+    CHECK_THAT(world.run("create " + world.cfg("two", "vif=['backend=driver,mac=00:16:3e:00:00:01']\n")).out,
+               Catch::Contains("have the MAC 00:16:3e:00:00:01"));
+    CHECK(world.run("create " + world.cfg("two", "vif=['backend=other,ip=10.0.0.2']\n")).code == 0);
+    REQUIRE(world.run("destroy one").code == 0);
+    CHECK(world.run("create " + world.cfg("one", one)).code == 0);
+}
+
+TEST_CASE("A console that nobody would serve is refused when its domain is made") {
+    CommandWorld world;
+    if (!world.possible()) return;
+    const auto refused = world.run("create " + world.cfg("one", "caisson_console_backend='0'\n"));
+    CHECK(refused.code == 1);
+    CHECK_THAT(refused.out, Catch::Contains("one.cfg:4: caisson_console_backend: Domain-0 serves no consoles"));
+    CHECK_THAT(world.run("create " + world.cfg("one", "channel=['name=a,connection=pty']\n")).out,
+               Catch::Contains("one.cfg:4: channel: entry 1: Domain-0 serves no consoles"));
+    CHECK(world.list().size() == 1);
 }
 
 TEST_CASE("A domain that died by itself is taken out of xenstore, and made again if its file says so") {
