@@ -29,13 +29,26 @@ bool connected(Store& store, const toolstack::DeviceLink& link) {
     return now && now->backend == XenbusState::connected && now->frontend == XenbusState::connected;
 }
 
+// A domain whose program is over before it was ready: nothing is there that could still connect.
+Status still_runs(toolstack::Toolstack& toolstack, const toolstack::DomainRecord& born) {
+    const auto all = TRY(toolstack.list());
+    for (const auto& domain : all)
+        if (domain.usage.id.raw == born.domid && domain.usage.generation == born.generation && !domain.usage.dying)
+            return {};
+    return unsupported("", born.name + " ended before its devices were connected; 'caisson log " + born.name +
+                               "' shows how, and what it printed (a console's backend has the rest)");
+}
+
 // The first device that does not connect in time is the one worth naming.
-Status wait_for_devices(const State& state, DomainId domain) {
+Status wait_for_devices(const State& state, const toolstack::DomainRecord& born) {
+    const DomainId domain{born.domid};
     auto toolstack = TRY(toolstack::Toolstack::open(state));
     const auto devices = TRY(toolstack::devices_of(toolstack.store(), domain));
+    TRY(still_runs(toolstack, born));  // after the list, which is empty for a dead one
     const auto end = std::chrono::steady_clock::now() + connect_patience;
     for (const auto& link : devices)
         while (!connected(toolstack.store(), link)) {
+            TRY(still_runs(toolstack, born));
             if (std::chrono::steady_clock::now() > end)
                 return unsupported("", link.device_class + " " + std::to_string(link.id.raw) + " of domain " +
                                            std::to_string(domain.raw) +
@@ -70,7 +83,7 @@ int create(const State& state, const CreateOptions& options) {
     std::printf("%s runs as domain %u\n", born->name.c_str(), born->domid);
     std::fflush(stdout);
     if (!options.wait) return exit_ok;
-    const auto waited = wait_for_devices(state, DomainId{born->domid});
+    const auto waited = wait_for_devices(state, *born);
     return waited ? exit_ok : complain(waited.error());
 }
 

@@ -124,6 +124,7 @@ class Init {
         if (!wait_no_longer && (!network_.complete() || (plan_.console && (!terminal || !console_connected())))) return;
         guest_started_ = true;
         store_.reset();
+        if (const auto missing = network_.missing(); !missing.empty()) log_.say(missing);
         if (plan_.run.empty()) {
             if (terminal) services_.push_back({"shell", {"/bin/sh", "-i"}, console});
             return;

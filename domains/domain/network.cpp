@@ -9,6 +9,7 @@
 
 #include <algorithm>
 #include <array>
+#include <memory>
 
 #include "domains/domain/process.h"
 
@@ -104,6 +105,18 @@ bool Network::complete() const {
     for (const auto& [device, index] : configured_)
         if (index == 0) return false;
     return true;
+}
+
+std::string Network::missing() const {
+    std::string absent, present;
+    for (const auto& [device, index] : configured_)
+        if (index == 0) absent += (absent.empty() ? "" : ", ") + device;
+    if (absent.empty()) return {};
+    const std::unique_ptr<struct if_nameindex, void (*)(struct if_nameindex*)> all(::if_nameindex(),
+                                                                                   ::if_freenameindex);
+    for (const auto* one = all.get(); one != nullptr && one->if_index != 0; ++one)
+        present += (present.empty() ? "" : ", ") + escaped(one->if_name);
+    return "no interface " + absent + " to configure (there is " + present + "): it will be when it appears";
 }
 
 }  // namespace caisson::domain

@@ -23,6 +23,8 @@ class Network {
     int fd() const { return links_.get(); }  // readable: interfaces changed, call refresh()
     void refresh();
     bool complete() const;  // every interface of the plan is there and configured
+    // Those that are not there (yet), as a sentence for the log; empty: complete.
+    std::string missing() const;
 
   private:
     Network(const Plan& plan, Log& log, Fd links) : plan_(&plan), log_(&log), links_(std::move(links)) {}

@@ -11,6 +11,7 @@
 
 #include <array>
 #include <cstdio>
+#include <ctime>
 #include <nlohmann/json.hpp>
 #include <thread>
 
@@ -105,13 +106,15 @@ Result<Ended> live_once(const State& state, const DomainConfig& config, BoundedL
         (void)toolstack.bury(prepared.record);
         return std::unexpected(started.error());
     }
+    const std::string name = config.name + " (domain " + std::to_string(prepared.record.domid) + ")";
+    log.note(name + " starts");
     if (first) options.born(prepared.record);
     const int code = life.watch();
     const bool wanted = marked_destroyed(state, prepared.record.domid) || !alive(*hypervisor);
     const OnExit then = code > 128 ? config.on_crash : config.on_poweroff;
     (void)toolstack.bury(prepared.record);
-    log.append("caisson: " + config.name + " (" + std::to_string(prepared.record.domid) + ") ended with " +
-               std::to_string(code) + "\n");
+    log.note(name + (code > 128 ? " was ended by signal " + std::to_string(code - 128)
+                                : " ended with " + std::to_string(code)));
     return Ended{.code = code, .again = !wanted && then == OnExit::restart};
 }
 
@@ -178,7 +181,7 @@ int keep(const State& state, const DomainConfig& config, const KeeperOptions& op
     for (bool first = true;; first = false) {
         const auto ended = live_once(state, config, *log, options, first);
         if (!ended) {
-            log->append("caisson: " + ended.error().message() + "\n");
+            log->note(config.name + " could not be made: " + ended.error().message());
             if (first) options.born(std::unexpected(ended.error()));
             return 1;
         }
@@ -200,11 +203,14 @@ Result<DomainRecord> keep_in_background(const State& state, const DomainConfig& 
 }
 
 Result<BoundedLog> BoundedLog::open(std::string path, std::uint64_t limit) {
-    Fd file(::open(path.c_str(), O_WRONLY | O_CREAT | O_APPEND | O_CLOEXEC | O_NOFOLLOW, 0600));
+    Fd file(::open(path.c_str(), O_RDWR | O_CREAT | O_APPEND | O_CLOEXEC | O_NOFOLLOW, 0600));
     struct stat status{};
     if (!file || ::fstat(file.get(), &status) != 0) return host_fault(errno, "open", path);
     BoundedLog log(std::move(path), std::move(file), limit);
     log.size_ = static_cast<std::uint64_t>(status.st_size);
+    char last = '\n';
+    if (status.st_size > 0 && ::pread(log.file_.get(), &last, 1, status.st_size - 1) != 1) last = '\n';
+    log.within_line_ = last != '\n';
     return log;
 }
 
@@ -216,6 +222,15 @@ void BoundedLog::append(std::string_view text) {
         size_ = 0;
     }
     if (file_ && ::write(file_.get(), text.data(), text.size()) > 0) size_ += text.size();
+    if (!text.empty()) within_line_ = text.back() != '\n';
+}
+
+void BoundedLog::note(std::string_view text) {
+    std::array<char, 32> time{};
+    const std::time_t now = std::time(nullptr);
+    std::tm parts{};
+    std::strftime(time.data(), time.size(), "%Y-%m-%dT%H:%M:%SZ", ::gmtime_r(&now, &parts));
+    append((within_line_ ? "\n" : "") + std::string(time.data()) + " caisson: " + std::string(text) + "\n");
 }
 
 }  // namespace caisson::toolstack

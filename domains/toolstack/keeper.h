@@ -29,6 +29,9 @@ class BoundedLog {
   public:
     static Result<BoundedLog> open(std::string path, std::uint64_t limit);
     void append(std::string_view text);
+    // A line of the keeper's own, with the time (UTC): "2026-01-31T12:00:00Z caisson: TEXT". A log holds many lives of
+    // a name, and these lines keep them apart.
+    void note(std::string_view text);
 
   private:
     BoundedLog(std::string path, Fd file, std::uint64_t limit)
@@ -36,6 +39,7 @@ class BoundedLog {
     std::string path_;
     Fd file_;
     std::uint64_t limit_, size_ = 0;
+    bool within_line_ = false;
 };
 
 }  // namespace caisson::toolstack

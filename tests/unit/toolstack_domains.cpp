@@ -1,5 +1,7 @@
 // Domains as processes: made, joined, kept apart, ended, and nothing left of them.
 #include <catch2/catch.hpp>
+#include <regex>
+#include <sstream>
 #include <thread>
 
 #include "ring/store.h"
@@ -101,6 +103,42 @@ TEST_CASE("A domain with caisson_run ends with it, its output in the log and its
     CHECK_THAT(ran.out, Catch::Contains("hello from job"));
     CHECK_THAT(world.run("log job").out, Catch::Contains("hello from job"));
     CHECK(world.list().size() == 1);
+}
+
+TEST_CASE("The log keeps the lives of a domain apart, with the time of each birth and death") {
+    CommandWorld world;
+    if (!world.possible()) return;
+    const std::string cfg = world.cfg("job", "caisson_run='printf unended; exit 5'\n");
+    const int first = world.run("create --foreground " + cfg).code,
+              second = world.run("create --foreground " + cfg).code;
+    CHECK((first == 5 && second == 5));
+    const std::string log = world.run("log job").out;
+    INFO(log);
+    const std::regex line("[0-9-]{10}T[0-9:]{8}Z caisson: job \\(domain [0-9]+\\) (starts|ended with 5)");
+    std::vector<std::string> notes;
+    std::istringstream lines(log);
+    std::smatch found;
+    for (std::string text; std::getline(lines, text);)
+        if (std::regex_match(text, found, line)) notes.push_back(found[1]);
+    CHECK(notes == std::vector<std::string>{"starts", "ended with 5", "starts", "ended with 5"});
+}
+
+TEST_CASE("create --wait says when the guest was over before it was ready") {
+    CommandWorld world;
+    if (!world.possible()) return;
+    const auto ended = world.run("create --wait " + world.cfg("job", "vif=['']\ncaisson_run='exit 5'\n"));
+    INFO(ended.out);
+    CHECK(ended.code == 1);
+    CHECK_THAT(ended.out, Catch::Contains("job ended before its devices were connected; 'caisson log job'"));
+}
+
+TEST_CASE("An interface that is to be configured and never appears is said in the log") {
+    CommandWorld world;
+    if (!world.possible()) return;
+    const auto ran = world.run("create --foreground " +
+                               world.cfg("job", "caisson_net=['dev=eth7,ip=10.0.0.2/32']\ncaisson_run='true'\n"));
+    CHECK(ran.code == 0);
+    CHECK_THAT(world.run("log job").out, Catch::Contains("no interface eth7 to configure (there is lo)"));
 }
 
 TEST_CASE("A name is one domain's, a name of a driver domain must be one") {
