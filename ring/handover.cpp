@@ -47,6 +47,22 @@ Status Handover::put(const SharedPages& pages) {
     return {};
 }
 
+void Handover::put_each_time(std::function<Result<Fd>()> make) {
+    makers_.emplace(descriptors_.size(), std::move(make));
+    descriptors_.emplace_back();
+}
+
+Result<std::vector<Fd>> Handover::copies() const {
+    std::vector<Fd> all;
+    for (std::size_t i = 0; i < descriptors_.size(); ++i) {
+        const auto maker = makers_.find(i);
+        all.push_back(maker == makers_.end() ? TRY(descriptors_[i].duplicate()) : TRY(maker->second()));
+    }
+    return all;
+}
+
+Result<HandoverReader> Handover::reader() const { return HandoverReader(bytes_, TRY(copies())); }
+
 Result<std::span<const std::byte>> HandoverReader::next() {
     Length length = 0;
     if (!fits(at_, sizeof length, bytes_.size())) return host_fault(EBADMSG, "handover ends early");

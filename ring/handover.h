@@ -7,6 +7,8 @@
 #pragma once
 
 #include <cstddef>
+#include <functional>
+#include <map>
 #include <span>
 #include <string>
 #include <string_view>
@@ -18,6 +20,8 @@
 #include "ring/hypervisor.h"
 
 namespace caisson {
+
+class HandoverReader;
 
 class Handover {
   public:
@@ -32,19 +36,26 @@ class Handover {
     Status put(const Fd& fd);
     Status put(const EventChannel& channel);
     Status put(const SharedPages& pages);
+    // A descriptor of its own for each worker: `make` is called in the controller whenever the handover is sent. For
+    // open files whose state must not be shared with a predecessor, of which the kernel may still hold a request.
+    void put_each_time(std::function<Result<Fd>()> make);
 
     // Private memory that survives the worker: zero the first time, as the predecessor left it afterwards. Untrusted
     // like a ring: the predecessor may have been taken over.
     std::size_t journal_bytes = 0;
 
     std::span<const std::byte> bytes() const { return bytes_; }
-    std::span<const Fd> descriptors() const { return descriptors_; }
+    // What one worker is sent: duplicates, and what is made anew. Fails with the error of a `make`.
+    Result<std::vector<Fd>> copies() const;
+    // For a worker in this process.
+    Result<HandoverReader> reader() const;
 
   private:
     friend class HandoverReader;
     void put_bytes(std::span<const std::byte> value);
     std::vector<std::byte> bytes_;
-    std::vector<Fd> descriptors_;
+    std::vector<Fd> descriptors_;                                // empty where one is made anew
+    std::map<std::size_t, std::function<Result<Fd>()>> makers_;  // by place in descriptors_
 };
 
 class HandoverReader {

@@ -34,7 +34,8 @@ Error error_of(std::span<const std::byte> bytes) {
             .detail = std::string(reinterpret_cast<const char*>(text.data()), text.size())};
 }
 
-void send_attach(Mailbox& mailbox, std::uint32_t device, const Attachment& attachment, bool successor) {
+Status send_attach(Mailbox& mailbox, std::uint32_t device, const Attachment& attachment, bool successor) {
+    const std::vector<Fd> fds = TRY(attachment.handover.copies());
     const AttachBody body{.journal_bytes = attachment.handover.journal_bytes,
                           .id = attachment.address.id.raw,
                           .role = static_cast<std::uint32_t>(attachment.address.role),
@@ -48,8 +49,9 @@ void send_attach(Mailbox& mailbox, std::uint32_t device, const Attachment& attac
     if (!handover.empty()) std::memcpy(bytes.data() + sizeof body, handover.data(), handover.size());
     std::vector<int> descriptors{attachment.statistics.get(), attachment.hypervisor.get()};
     if (attachment.journal) descriptors.push_back(attachment.journal.get());
-    for (const Fd& fd : attachment.handover.descriptors()) descriptors.push_back(fd.get());
+    for (const Fd& fd : fds) descriptors.push_back(fd.get());
     mailbox.send(MailKind::attach, device, bytes, descriptors);
+    return {};
 }
 
 Result<ReceivedAttachment> read_attach(Mail mail) {

@@ -7,8 +7,7 @@ namespace caisson {
 namespace {
 
 Result<ReceivedAttachment> copy_of(const Attachment& attachment) {
-    std::vector<Fd> descriptors;
-    for (const Fd& fd : attachment.handover.descriptors()) descriptors.push_back(TRY(fd.duplicate()));
+    std::vector<Fd> descriptors = TRY(attachment.handover.copies());
     const auto bytes = attachment.handover.bytes();
     const AttachBody body{.journal_bytes = attachment.handover.journal_bytes,
                           .id = attachment.address.id.raw,

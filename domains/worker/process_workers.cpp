@@ -29,6 +29,7 @@ struct Job {
     Attended* device = nullptr;
     std::string group;
     bool handed = false;  // some worker has had it: the next one is a successor
+    bool served = false;  // some worker has told us that it serves it
     unsigned published = 0;
     Loop::Clock::time_point publish_window{};
     Loop::Handle patience;
@@ -138,11 +139,9 @@ void ProcessWorkers::give(Group& group, std::uint32_t number) {
     job.stage = Job::Stage::waiting;
     if (!group.worker->armed()) return;
     job.stage = Job::Stage::sent;
-    send_attach(group.worker->mailbox(), number, *job.attachment, job.handed);
-    if (std::exchange(job.handed, true))
-        later([this, number] {
-            if (const auto found = jobs_.find(number); found != jobs_.end()) found->second.device->restarted();
-        });
+    if (const Status sent = send_attach(group.worker->mailbox(), number, *job.attachment, job.handed); !sent)
+        return later([this, number, error = sent.error()] { fail(number, error); });
+    job.handed = true;
     job.patience = loop_.after(attach_patience, [this, name = job.group] {
         if (const auto found = groups_.find(name); found != groups_.end() && found->second.worker)
             found->second.worker->kill("did not take a device in time");
@@ -211,6 +210,8 @@ void ProcessWorkers::received(WorkerHandle* worker, Mail mail) {
             if (job.stage != Job::Stage::sent) return;
             job.stage = Job::Stage::serving;
             job.patience.reset();
+            // Not when it was handed over: a spare that died with its predecessor has never served anybody.
+            if (std::exchange(job.served, true)) job.device->restarted();
             return job.device->attached();
         case MailKind::failed:
             if (job.stage == Job::Stage::sent) fail(mail.device, error_of(mail.bytes));

@@ -125,9 +125,7 @@ struct Served {
             need(handover.put(channel.channel));
             need(handover.put(Fd(ends[0])));
         }
-        std::vector<Fd> copies;
-        for (const Fd& fd : handover.descriptors()) copies.push_back(need(fd.duplicate()));
-        HandoverReader reader({handover.bytes().begin(), handover.bytes().end()}, std::move(copies));
+        HandoverReader reader = need(handover.reader());
         DeviceAddress address{.device_class = "console", .role = role, .frontend = DomainId(1), .backend = DomainId(2)};
         WorkerContext context{.loop = loop,
                               .hypervisor = page,

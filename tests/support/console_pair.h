@@ -118,11 +118,7 @@ class ConsoleSide final : public EndpointHost {
     }
 
   private:
-    HandoverReader reader() const {
-        std::vector<Fd> copies;
-        for (const Fd& fd : handover_.descriptors()) copies.push_back(need(fd.duplicate()));
-        return {{handover_.bytes().begin(), handover_.bytes().end()}, std::move(copies)};
-    }
+    HandoverReader reader() const { return need(handover_.reader()); }
     WorkerContext context(Loop& loop, Hypervisor& hypervisor, bool successor) {
         return {
             .loop = loop,

@@ -114,7 +114,8 @@ struct BackendOptions {
     std::uint32_t mtu = net::default_mtu;
     net::backend::HostKind host = net::backend::HostKind::tap;
     int small_host_buffer = 0;  // bytes; 0: large
-    Loop* loop = nullptr;       // to share with a neighbour; null: one of its own
+    std::uint32_t stall_milliseconds = net::backend::Config{}.stall_milliseconds;
+    Loop* loop = nullptr;  // to share with a neighbour; null: one of its own
 };
 
 class BackendAlone {
@@ -255,7 +256,8 @@ class BackendAlone {
                                           .mac = options.mac,
                                           .addresses = options.addresses,
                                           .rate = options.rate,
-                                          .host = options.host});
+                                          .host = options.host,
+                                          .stall_milliseconds = options.stall_milliseconds});
         for (Queue& queue : queues) {
             handover.put(GrantRef(queue.tx_page.refs[0]));
             handover.put(GrantRef(queue.rx_page.refs[0]));
@@ -267,9 +269,7 @@ class BackendAlone {
         }
         if (options.host == net::backend::HostKind::tap)
             for (Queue& queue : queues) (void)handover.put(queue.tap);
-        std::vector<Fd> descriptors;
-        for (const Fd& fd : handover.descriptors()) descriptors.push_back(take(fd.duplicate()));
-        return {std::vector(handover.bytes().begin(), handover.bytes().end()), std::move(descriptors)};
+        return take(handover.reader());
     }
 };
 

@@ -227,9 +227,7 @@ class FrontendAlone {
             (void)handover.put(control_pages);
             (void)handover.put(control_channel.frontend);
         }
-        std::vector<Fd> descriptors;
-        for (const Fd& fd : handover.descriptors()) descriptors.push_back(take(fd.duplicate()));
-        return {std::vector(handover.bytes().begin(), handover.bytes().end()), std::move(descriptors)};
+        return take(handover.reader());
     }
 };
 

@@ -139,9 +139,7 @@ class NetSide final : public EndpointHost {
     // ---- For the crew ----
     Status serve(Loop& loop, std::shared_ptr<void>& group, bool in_process) {
         hypervisor_ = TRY(local::open_restricted(TRY(agent_.duplicate())));
-        std::vector<Fd> copies;
-        for (const Fd& fd : handover_.descriptors()) copies.push_back(TRY(fd.duplicate()));
-        HandoverReader reader({handover_.bytes().begin(), handover_.bytes().end()}, std::move(copies));
+        HandoverReader reader = TRY(handover_.reader());
         WorkerContext context{.loop = loop,
                               .hypervisor = *hypervisor_,
                               .address = endpoint_->address(),

@@ -16,9 +16,7 @@ TEST_CASE("a handover is read in the order in which it was written") {
     handover.put(std::span<const GrantRef>(refs));
     REQUIRE(handover.put(out));
 
-    std::vector<Fd> descriptors;
-    for (const Fd& fd : handover.descriptors()) descriptors.push_back(*fd.duplicate());
-    HandoverReader reader({handover.bytes().begin(), handover.bytes().end()}, std::move(descriptors));
+    HandoverReader reader = *handover.reader();
     CHECK(reader.value<std::uint32_t>() == 42u);
     CHECK(reader.text() == "vif");
     CHECK(reader.refs() == std::vector{GrantRef(8), GrantRef(9)});
@@ -47,4 +45,28 @@ TEST_CASE("xsa_43_157_a peer cannot fill the log") {
     Log log("test device (a flood of ten lines is expected here)");
     for (int i = 0; i < 1000; ++i) log.peer(Error{.fault = Fault::peer, .what = "bad request"});
     CHECK(log.suppressed() == 990);
+}
+
+TEST_CASE("a descriptor can be made anew for each worker, in its place among the others") {
+    int ends[2];
+    REQUIRE(::pipe(ends) == 0);
+    const Fd in(ends[0]), out(ends[1]);
+    Handover handover;
+    unsigned made = 0;
+    REQUIRE(handover.put(in));
+    handover.put_each_time([&]() -> Result<Fd> {
+        ++made;
+        return out.duplicate();
+    });
+    for (unsigned worker = 1; worker <= 3; ++worker) {
+        HandoverReader reader = *handover.reader();
+        const auto first = reader.fd(), second = reader.fd();
+        REQUIRE((first && second));
+        CHECK(made == worker);
+        CHECK(::write(second->get(), "x", 1) == 1);
+        char byte = 0;
+        CHECK(::read(first->get(), &byte, 1) == 1);
+    }
+    handover.put_each_time([]() -> Result<Fd> { return host_fault(ENOENT, "the disk is gone"); });
+    CHECK_FALSE(handover.reader());
 }
