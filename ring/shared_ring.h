@@ -172,9 +172,17 @@ class BackRing : public detail::RingHalf<P> {
         return peer_ - indices_->consumed;
     }
 
+    // The index of the next push().
+    std::uint32_t next_response() const { return indices_->produced; }
+
     // Takes up to `budget` requests, oldest first: fn(Untrusted<Request>&&, std::uint32_t index). Does not arm.
     template <class Fn>
     Result<std::uint32_t> drain(std::uint32_t budget, Fn&& fn) {
+        return drain(budget, std::forward<Fn>(fn), [](const Request&, std::uint32_t) {});
+    }
+    // For ring/in_flight.h: keep(const Request&, index) is called before the request counts as taken.
+    template <class Fn, class Keep>
+    Result<std::uint32_t> drain(std::uint32_t budget, Fn&& fn, Keep&& keep) {
         const std::uint32_t count = std::min(TRY(available()), budget);
         std::uint32_t index = indices_->consumed;
         const auto slot_of = [slots = this->slots_, mask = this->mask_](std::uint32_t i) {  // in registers for the loop
@@ -183,6 +191,7 @@ class BackRing : public detail::RingHalf<P> {
         for (const std::uint32_t end = index + count; index != end && !broken_; ++index) {
             const auto copy = Half::template read_once<Request>(slot_of(index));
             if (!snapshots_.empty()) snapshots_[index & (size_ - 1)] = copy;
+            keep(copy, index);
             std::atomic_signal_fence(std::memory_order_release);  // die here: the request counts as not taken
             indices_->consumed = index + 1;
             fn(Untrusted<Request>(copy), index);
