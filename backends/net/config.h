@@ -38,6 +38,8 @@ struct Config {
     Rate rate;
     HostKind host = HostKind::null;
     bool uplink = false;  // switch: this device brings the uplink's TAP with it
+    // How long a packet may wait for a guest that does not take it: netback's rx_stall_timeout. Only tests change it.
+    std::uint32_t stall_milliseconds = 10'000;
 };
 
 // In the handover, in this order: Config; for each queue {tx GrantRef, rx GrantRef, tx channel[, rx channel]}; with

@@ -13,7 +13,6 @@ using Clock = std::chrono::steady_clock;
 namespace {
 constexpr unsigned packets_a_turn = 64;
 constexpr std::size_t bytes_between_publishes = 128 << 10;  // a guest on another CPU can start on them
-constexpr auto stall_limit = 10s;
 constexpr auto refill_interval = 30ms;  // for frontends without feature-rx-notify: netback's drain timeout
 
 Journal* journal_in(const WorkerContext& context, unsigned queues) {
@@ -89,7 +88,9 @@ void Worker::start() {
         control_->bell.ring(vif_.context.stats.queue[0]);
         control_->served = loop.serve(*control_, {&control_->bell.channel});
     }
-    if (vif_.config.rx_notify) stall_timer_ = loop.every(1s, [this] { look_for_stall(); });
+    const std::chrono::milliseconds limit(vif_.config.stall_milliseconds);
+    if (vif_.config.rx_notify)
+        stall_timer_ = loop.every(std::min<Loop::Clock::duration>(1s, limit / 4), [this] { look_for_stall(); });
 }
 
 Status Worker::update(std::span<const std::byte> message) {
@@ -244,8 +245,9 @@ Status Worker::put(unsigned from, const Frame& frame) {
 void Worker::look_for_stall() {
     if (fault_) return;
     bool stalled = false;
+    const std::chrono::milliseconds limit(vif_.config.stall_milliseconds);
     for (auto& queue : queues_) {
-        if (!queue->rx->waiting() || Clock::now() - queue->rx->waiting_since() < stall_limit) continue;
+        if (!queue->rx->waiting() || Clock::now() - queue->rx->waiting_since() < limit) continue;
         stalled = true;
         if (carrier_) queue->rx->purge();
     }

@@ -1,4 +1,5 @@
 // A lying or lazy guest against the backend's receive side, its filters and its control ring.
+#include <algorithm>
 #include <catch2/catch.hpp>
 
 #include "tests/support/net_backend_alone.h"
@@ -137,6 +138,37 @@ TEST_CASE("xsa_392 a guest that never posts a buffer makes nothing grow") {
         guest.backend.turns(1);
     }
     CHECK(guest.ring().response_producer() == 0);
+    CHECK_FALSE(guest.backend.broken());
+}
+
+TEST_CASE(
+    "xsa_392 a guest that takes no packet until the stall limit loses what waits, and its carrier until it does") {
+    using namespace std::chrono_literals;
+    CHECK(net::backend::Config{}.stall_milliseconds == 10'000);
+    BackendOptions options;
+    options.stall_milliseconds = GENERATE(20u, net::backend::Config{}.stall_milliseconds);
+    const bool soon = options.stall_milliseconds < 1000;
+    Guest guest(options);
+    const auto carrier = [&](const char* value) {
+        const auto& all = guest.backend.published;
+        return std::find(all.begin(), all.end(), std::pair<std::string, std::string>("carrier", value)) != all.end();
+    };
+    const auto turns_until = [&](auto&& reached, int most) {
+        for (int i = 0; i < most && !reached(); ++i) (void)guest.backend.loop->turn(5ms);
+        return reached();
+    };
+    guest.post(3);
+    (void)guest.from_host(60000, gso);
+    CHECK(turns_until([&] { return carrier("0"); }, soon ? 2000 : 40) == soon);
+    CHECK(guest.backend.counts().dropped.get() == (soon ? 1 : 0));
+    CHECK_FALSE(carrier("1"));
+    guest.post(200);
+    CHECK(guest.receive().has_value() == !soon);
+    CHECK(turns_until([&] { return carrier("1"); }, soon ? 2000 : 40) == soon);
+    const auto packet = guest.from_host(1000);
+    const auto got = guest.receive();
+    REQUIRE(got);
+    CHECK(got->bytes == packet);
     CHECK_FALSE(guest.backend.broken());
 }
 
