@@ -21,6 +21,10 @@ void limit_unread(const Fd& socket) {
     (void)::setsockopt(socket.get(), SOL_SOCKET, SO_SNDBUF, &bytes, sizeof bytes);
 }
 
+// The kernel counts descriptors that wait in sockets per user, and as a user without root all domains are that user:
+// any of them can have used the room up. ENOMEM is the kernel's own.
+bool no_room_for_descriptors(int err) { return err == ETOOMANYREFS || err == ENOMEM; }
+
 StoreTime now() { return std::chrono::duration_cast<StoreTime>(std::chrono::steady_clock::now().time_since_epoch()); }
 
 }  // namespace
@@ -192,9 +196,11 @@ void Broker::serve(int fd, ConnectionId connection) {
     }
 }
 
-// False: the client cannot be answered, and what it asked for goes with its connection.
+// False: the client cannot be answered, and what it asked for goes with its connection. Where only its descriptors
+// cannot be sent, it is no fault of the client: it may ask again.
 bool Broker::answer(int fd, Answer answer) {
     if (answer.bytes.empty()) return false;
+    int restricted = -1;
     if (answer.created) {
         const DomainKey key = answer.created->key;
         if (const Status made = created(*answer.created); !made) {
@@ -206,6 +212,7 @@ bool Broker::answer(int fd, Answer answer) {
     if (answer.restricted) {
         const ConnectionId id = answer.restricted->id;
         limit_unread(answer.restricted->socket);
+        restricted = answer.restricted->socket.get();
         const Status added = add(Kind::connection, std::move(answer.restricted->socket), sources_.at(fd).domain, id);
         if (!added) {
             hypercalls_.disconnect(id);
@@ -214,7 +221,13 @@ bool Broker::answer(int fd, Answer answer) {
     }
     std::vector<int> descriptors;
     for (const Fd& descriptor : answer.descriptors) descriptors.push_back(descriptor.get());
-    return local::send(fd, answer.bytes, descriptors) == 0;
+    const int err = local::send(fd, answer.bytes, descriptors);
+    if (!no_room_for_descriptors(err)) return err == 0;
+    if (restricted >= 0) forget(restricted);
+    if (answer.undo) answer.undo();
+    const Answer again =
+        Hypercalls::failed(answer, host_fault(EAGAIN, "too many descriptors are on their way").error());
+    return local::send(fd, again.bytes) == 0;
 }
 
 void Broker::drop(int fd, ConnectionId connection) {

@@ -146,6 +146,7 @@ Result<Grants::Mapping> Grants::map(ConnectionId mapper, DomainKey granter, std:
             ++region.mappers;
             ++own.use.mappings;
             own.use.mapped_pages += region.pages;
+            mapping.fresh.push_back(id.raw);
         }
     return mapping;
 }

@@ -59,6 +59,7 @@ class Grants {
     struct Mapping {
         std::vector<MappedRef> refs;
         std::vector<Fd> regions;
+        std::vector<std::uint64_t> fresh;  // the regions that were not mapped before: what undoes this is unmap(fresh)
     };
     // All or nothing; the error's `got` is the first reference that is not to be had.
     Result<Mapping> map(ConnectionId mapper, DomainKey granter, std::span<const std::uint32_t> refs,

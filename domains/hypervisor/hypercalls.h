@@ -5,6 +5,7 @@
 // the grant calls, with the peers it was made for.
 #pragma once
 
+#include <functional>
 #include <map>
 #include <optional>
 #include <set>
@@ -36,6 +37,8 @@ struct Answer {
         Fd socket;
     };
     std::optional<NewConnection> restricted;
+    // What is done instead when its descriptors cannot be sent: as if it had not been asked for.
+    std::function<void()> undo;
 };
 
 class Hypercalls {
@@ -92,6 +95,7 @@ class Hypercalls {
     Answer status(Call& call, const local::PeerRequest& request);
     Answer allocate_unbound(Call& call, const local::PeerRequest& request);
     Answer bind_interdomain(Call& call, const local::BindRequest& request);
+    Answer opened(Call& call, Result<Events::End> end);
     Answer close_port(Call& call, const local::PortRequest& request);
     Answer restrict_to(Call& call, const local::RestrictRequest& request);
     Answer create_domain(Call& call, const local::CreateRequest& request);

@@ -8,20 +8,22 @@ Answer Hypercalls::allocate_unbound(Call& call, const local::PeerRequest& reques
     const auto to = peer(call, request.peer);
     if (!to) return call.refused(to.error());
     if (const Status room = room_for_descriptors(call.self); !room) return call.refused(room.error());
-    auto end = events_.allocate_unbound(call.from, call.self, *to);
-    if (!end) return call.refused(end.error());
-    return call.done(local::PortReply{.head = {}, .port = end->port.raw, .zero = 0}, std::move(end->wait),
-                     std::move(end->notify));
+    return opened(call, events_.allocate_unbound(call.from, call.self, *to));
 }
 
 Answer Hypercalls::bind_interdomain(Call& call, const local::BindRequest& request) {
     const auto to = peer(call, request.peer);
     if (!to) return call.refused(to.error());
     if (const Status room = room_for_descriptors(call.self); !room) return call.refused(room.error());
-    auto end = events_.bind_interdomain(call.from, call.self, *to, Port(request.port));
+    return opened(call, events_.bind_interdomain(call.from, call.self, *to, Port(request.port)));
+}
+
+Answer Hypercalls::opened(Call& call, Result<Events::End> end) {
     if (!end) return call.refused(end.error());
-    return call.done(local::PortReply{.head = {}, .port = end->port.raw, .zero = 0}, std::move(end->wait),
-                     std::move(end->notify));
+    Answer answer = call.done(local::PortReply{.head = {}, .port = end->port.raw, .zero = 0}, std::move(end->wait),
+                              std::move(end->notify));
+    answer.undo = [this, self = call.self, port = end->port] { (void)events_.close(self, port); };
+    return answer;
 }
 
 Answer Hypercalls::close_port(Call& call, const local::PortRequest& request) {
@@ -47,6 +49,7 @@ Answer Hypercalls::restrict_to(Call& call, const local::RestrictRequest& request
     connections_.at(*id).only = std::move(peers);
     Answer answer = call.done(local::Reply{}, std::move(theirs));
     answer.restricted = {.id = *id, .socket = std::move(ours)};
+    answer.undo = [this, connection = *id] { disconnect(connection); };
     return answer;
 }
 

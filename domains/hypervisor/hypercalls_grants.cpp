@@ -15,7 +15,10 @@ Answer Hypercalls::share(Call& call, const local::ShareRequest& request) {
     if (const Status room = room_for_descriptors(call.self); !room) return call.refused(room.error());
     auto shared = grants_.share(call.from, *to, request.pages, access_of(request.read_only));
     if (!shared) return call.refused(shared.error());
-    return call.done(local::ShareReply{.head = {}, .first = shared->first.raw, .zero = 0}, std::move(shared->pages));
+    Answer answer =
+        call.done(local::ShareReply{.head = {}, .first = shared->first.raw, .zero = 0}, std::move(shared->pages));
+    answer.undo = [this, from = call.from, first = shared->first] { (void)grants_.end(from, first, false); };
+    return answer;
 }
 
 Answer Hypercalls::activate(Call& call, const local::RefRequest& request) {
@@ -56,6 +59,7 @@ Answer Hypercalls::map(Call& call, const local::MapRequest& request) {
     });
     Answer answer = call.done(reply);
     answer.descriptors = std::move(mapped->regions);
+    answer.undo = [this, from = call.from, fresh = std::move(mapped->fresh)] { grants_.unmap(from, fresh); };
     return answer;
 }
 

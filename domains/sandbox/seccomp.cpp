@@ -89,6 +89,8 @@ Status filter_system_calls(const WorkerPolicy& policy) {
         filter.allow(SCMP_SYS(fcntl), SCMP_A1(SCMP_CMP_EQ, static_cast<scmp_datum_t>(command)));
     filter.add(SCMP_ACT_ERRNO(EPERM), SCMP_SYS(fcntl), SCMP_A1(SCMP_CMP_EQ, F_SETFL));
     filter.add(SCMP_ACT_ERRNO(EPERM), SCMP_SYS(ioctl), SCMP_A1(SCMP_CMP_EQ, FIONBIO));
+    // Says that a connection is lost to whoever else holds it. A worker that does it out of malice has ended itself.
+    filter.allow(SCMP_SYS(shutdown));
     // send() and recv(), but to no address: the sockets are connected.
     filter.allow(SCMP_SYS(sendto), SCMP_A4(SCMP_CMP_EQ, 0));
     filter.allow(SCMP_SYS(recvfrom), SCMP_A4(SCMP_CMP_EQ, 0));

@@ -13,6 +13,7 @@ namespace {
 
 // A broker that takes longer than this is dead or stopped. Its longest call takes some milliseconds.
 constexpr std::chrono::seconds patience{5};
+constexpr int most_tries = 4;  // 1, 2, 4, 8 ms: what is on its way is usually taken at once
 
 // Ids of one user of a connection do not meet those of the user before.
 std::uint64_t random_start() {
@@ -56,7 +57,9 @@ Connection::Connection(Fd socket) : socket_(std::move(socket)), last_id_(random_
 
 Status Connection::exchange(std::span<const std::byte> request, std::span<const int> descriptors) {
     if (!socket_) return host_fault(ENOTCONN, "hypervisor");
-    if (const int err = send(socket_.get(), request, descriptors); err != 0) return broken("send");
+    const int err = send(socket_.get(), request, descriptors);
+    if (err == ETOOMANYREFS) return host_fault(EAGAIN, "hypervisor: too many descriptors are on their way");
+    if (err != 0) return broken("send");
     while (true) {
         TRY(await());
         switch (receive(socket_.get(), *message_)) {
@@ -88,7 +91,15 @@ Status Connection::await() {
     }
 }
 
+bool Connection::again_later(const Error& error, int tries) {
+    if (error.err != EAGAIN || tries > most_tries) return false;
+    const timespec pause{.tv_sec = 0, .tv_nsec = 1'000'000L << (tries - 1)};
+    (void)::ppoll(nullptr, 0, &pause, nullptr);
+    return true;
+}
+
 std::unexpected<Error> Connection::broken(const char* why) {
+    if (socket_) ::shutdown(socket_.get(), SHUT_RDWR);
     socket_.reset();
     return host_fault(ENOTCONN, "hypervisor", why);
 }

@@ -1,7 +1,11 @@
 // A domain's connection to the local hypervisor, as synchronous calls. Used by the port and by the toolstack's control.
 //
 // A call waits for its answer for a bounded time. After that, or when the broker is gone, the connection is broken and
-// every further call fails at once with a host fault.
+// every further call fails at once with a host fault. A broken connection is shut down: all who hold a duplicate of its
+// descriptor, and the broker, see it end.
+//
+// EAGAIN is the broker's word for a kernel that takes no more descriptors into sockets: nothing was done. The call is
+// tried again a few times, some milliseconds in all, before it is the caller's error.
 //
 // Threads: one.
 #pragma once
@@ -35,8 +39,13 @@ class Connection {
     // Where the number of descriptors depends on the answer.
     template <Wire Body, Wire Message>
     Result<Answer<Body>> call_any(Op op, Message request, std::span<const int> descriptors = {}) {
-        request.head = {.op = static_cast<std::uint32_t>(op), .zero = 0, .id = ++last_id_};
-        TRY(exchange(bytes_of(request), descriptors));
+        const auto ask = [&] {
+            request.head = {.op = static_cast<std::uint32_t>(op), .zero = 0, .id = ++last_id_};
+            return exchange(bytes_of(request), descriptors);
+        };
+        Status asked = ask();
+        for (int tries = 1; !asked && again_later(asked.error(), tries); ++tries) asked = ask();
+        TRY(std::move(asked));
         const auto body = as<Body>(message_->data());
         if (!body) return broken("answer of another shape");
         return Answer<Body>{*body, std::move(message_->descriptors)};
@@ -46,6 +55,8 @@ class Connection {
     // After it, message_ holds an answer without error to this request.
     Status exchange(std::span<const std::byte> request, std::span<const int> descriptors);
     Status await();
+    // True after a pause when the broker had no room for its answer's descriptors and asking again makes sense.
+    static bool again_later(const Error& error, int tries);
     std::unexpected<Error> broken(const char* why);
 
     Fd socket_;

@@ -4,7 +4,10 @@
 // pipes know no MSG_NOSIGNAL. A process that notifies without opening a port has to do that itself.
 //
 // After the open, the calls need these system calls only: sendmsg recvmsg ppoll mmap munmap fcntl(F_GET_SEALS) fstat
-// close read write.
+// close read write shutdown.
+//
+// EAGAIN: the kernel takes no more descriptors into sockets for this user at the moment. Nothing was done, and the
+// connection is as good as before.
 #pragma once
 
 #include <memory>
