@@ -242,7 +242,7 @@ void ProcessWorkers::fail(std::uint32_t number, const Error& error) {
     const auto found = jobs_.find(number);
     if (found == jobs_.end() || found->second.stage == Job::Stage::leaving) return;
     found->second.patience.reset();
-    const bool before = found->second.stage != Job::Stage::serving;
+    const bool before = !found->second.served;  // whatever its last worker came to
     before ? found->second.device->failed(error) : found->second.device->broken(error);
 }
 

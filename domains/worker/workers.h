@@ -20,7 +20,7 @@ class Attended {
     virtual void broken(const Error& error) = 0;
     virtual void publish(std::string_view key, std::string_view value) = 0;
     virtual void detached() = 0;
-    virtual void restarted() = 0;  // the worker died and its successor has been given the device
+    virtual void restarted() = 0;  // the worker died, and its successor serves the device now
 };
 
 class Workers {

@@ -153,6 +153,16 @@ inline std::vector<pid_t> serving_workers() {
     return found;
 }
 
+// Workers of any kind, spares too.
+inline std::vector<pid_t> child_processes() {
+    std::vector<pid_t> found;
+    for (const auto& thread : std::filesystem::directory_iterator("/proc/self/task")) {
+        std::ifstream children(thread.path() / "children");
+        for (pid_t pid; children >> pid;) found.push_back(pid);
+    }
+    return found;
+}
+
 inline std::size_t open_descriptors() {
     std::size_t count = 0;
     for ([[maybe_unused]] const auto& entry : std::filesystem::directory_iterator("/proc/self/fd")) ++count;

@@ -96,10 +96,21 @@ TEST_CASE("sealed worker processes serve a pair of devices") {
             ::kill(workers[0], SIGKILL);
             CHECK(rig.reads(rig.b() + "/attaches", std::to_string(kills + 1)));
             CHECK(eventually([&] { return stats->queue[0].requests.get() > before + 10; }));
-            CHECK(stats->restarts.get() == static_cast<std::uint64_t>(kills));
+            CHECK(eventually([&] { return stats->restarts.get() == static_cast<std::uint64_t>(kills); }));
             CHECK(rig.connected());
         }
         CHECK(rig.toolstack.read(rig.f() + "/state") == "4");
+    }
+    SECTION("a spare that dies with the worker is no second restart") {
+        for (std::uint64_t kills = 1; kills <= 5; ++kills) {
+            // A front and a back, and a spare for each.
+            REQUIRE(eventually([&] { return child_processes().size() == 4; }));
+            const auto before = stats->queue[0].requests.get();
+            for (const pid_t worker : child_processes()) ::kill(worker, SIGKILL);
+            CHECK(eventually([&] { return stats->queue[0].requests.get() > before + 10; }));
+            CHECK(eventually([&] { return child_processes().size() == 4; }));
+            CHECK(stats->restarts.get() == kills);
+        }
     }
     SECTION("a device is attached beside it and detached again without a trace") {
         const auto before = rig.xen.info(rig.back.id);
