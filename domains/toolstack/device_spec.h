@@ -61,12 +61,14 @@ struct Uplink {
     enum class Kind : std::uint8_t {
         none,
         sandbox,  // a network of its own inside the domain: eth0 there is `peer`, here uplink0 has `address`
-        netdev,   // an interface of the machine is moved into the domain (needs root; comes back at destroy)
+        netdev,   // an interface of the machine is moved into the domain (needs root). When the domain ends the kernel
+                  // gives hardware back to the machine; an interface of software (veth, macvlan) ends with it
     } kind = Kind::none;
     std::string device;   // netdev: its name
     std::string address;  // of the domain's end, "192.0.2.2/24"
     std::string peer;     // sandbox: the other end's
     std::string gateway;  // default route; sandbox: the peer
+    std::string where;    // "FILE:LINE: caisson_uplink"
 };
 
 Result<std::vector<std::pair<std::string, std::string>>> split_pairs(std::string_view spec);

@@ -337,6 +337,7 @@ void inside(CfgFile& file, DomainConfig& config) {
             config.uplink = std::move(*uplink);
         else
             file.problem("caisson_uplink", uplink.error().message());
+        config.uplink.where = file.where("caisson_uplink") + "caisson_uplink";
     }
     config.uplink_run = file.text("caisson_uplink_run").value_or("");
     if (!config.uplink_run.empty() && config.uplink.kind != Uplink::Kind::sandbox)

@@ -1,6 +1,7 @@
 #include "domains/toolstack/toolstack.h"
 
 #include <fmt/format.h>
+#include <net/if.h>
 #include <signal.h>
 #include <sys/stat.h>
 #include <unistd.h>
@@ -41,6 +42,18 @@ Status tun_usable() {
                                  .err = EACCES,
                                  .what = "/dev/net/tun is closed to domains:",
                                  .detail = "open it with 'chmod 0666 /dev/net/tun', which is udev's default"});
+}
+
+Status uplink_usable(const Uplink& uplink) {
+    if (uplink.kind != Uplink::Kind::netdev) return {};
+    const auto lacks = [&](int err, const std::string& what) {
+        return std::unexpected(
+            Error{.fault = Fault::unsupported, .err = err, .what = "", .detail = uplink.where + ": " + what});
+    };
+    if (::geteuid() != 0) return lacks(EPERM, "only root can move an interface of the machine into a domain");
+    if (::if_nametoindex(uplink.device.c_str()) == 0)
+        return lacks(0, "this machine has no interface " + uplink.device + " (any more): see 'ip link'");
+    return {};
 }
 
 // Every controller and worker runs on one.
@@ -168,7 +181,6 @@ Status Toolstack::claim_name(const std::string& name) {
     return {};
 }
 
-// A machine's interface follows the domain's network namespace: the kernel gives it back when that ends.
 Status Toolstack::give_uplink(const DomainConfig& config, pid_t init) {
     if (config.uplink.kind != Uplink::Kind::netdev) return {};
     return domain::run({"ip", "link", "set", "dev", config.uplink.device, "netns", std::to_string(init)});
@@ -179,6 +191,7 @@ Result<Toolstack::Prepared> Toolstack::prepare(const DomainConfig& config, int o
     TRY(claim_name(config.name));
     if (!config.vifs.empty() || config.driver_domain) TRY(tun_usable());
     TRY(uring_usable());
+    TRY(uplink_usable(config.uplink));
     domain::Newborn born = TRY(domain::bear(
         {.name = config.name, .memory_mib = config.memory_mib, .hidden = {state_.folder}, .output = output}));
     const auto created = TRY(
