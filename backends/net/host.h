@@ -4,6 +4,7 @@
 #include <sys/uio.h>
 
 #include <cstddef>
+#include <cstring>
 #include <span>
 
 #include "protocols/net_headers.h"
@@ -21,6 +22,20 @@ struct Frame {
     Bytes tail;
     std::uint32_t size = 0;  // of all three together
 };
+
+// The whole packet in one piece, into frame.size bytes: the one copy that is made of what the guest can still change.
+inline void flatten(const Frame& frame, std::span<std::byte> rest) {
+    const auto append = [&](Bytes bytes) {
+        std::memcpy(rest.data(), bytes.data(), bytes.size());
+        rest = rest.subspan(bytes.size());
+    };
+    append(frame.head);
+    for (const SharedSpan& part : frame.shared) {
+        part.copy_out(0, rest.first(part.size()));
+        rest = rest.subspan(part.size());
+    }
+    append(frame.tail);
+}
 
 class Host {
   public:

@@ -64,17 +64,7 @@ void Receive::wait_for_room(const Frame& frame, const std::optional<PacketHash>&
     if (backlog_.size() >= backlog_packets || waiting_bytes_ + frame.size > backlog_bytes) return drop();
     if (backlog_.empty()) waiting_since_ = std::chrono::steady_clock::now();
     Waiting one{frame.virtio, hash, std::vector<std::byte>(frame.size)};
-    std::span<std::byte> rest = one.bytes;
-    const auto append = [&](Bytes bytes) {
-        std::memcpy(rest.data(), bytes.data(), bytes.size());
-        rest = rest.subspan(bytes.size());
-    };
-    append(frame.head);
-    for (const SharedSpan& part : frame.shared) {
-        part.copy_out(0, rest.first(part.size()));
-        rest = rest.subspan(part.size());
-    }
-    append(frame.tail);
+    flatten(frame, one.bytes);
     waiting_bytes_ += frame.size;
     backlog_.push_back(std::move(one));
 }

@@ -205,18 +205,7 @@ bool Worker::deliver(const Frame& frame) {
 // For a guest that takes no GSO, or no blank checksums.
 Status Worker::deliver_completed(const Frame& frame) {
     const std::span packet = std::span(vif_.private_packet).first(frame.size);
-    std::span<std::byte> rest = packet;
-    const auto append = [&](Bytes bytes) {
-        std::memcpy(rest.data(), bytes.data(), bytes.size());
-        rest = rest.subspan(bytes.size());
-    };
-    append(frame.head);
-    for (const SharedSpan& part : frame.shared) {
-        part.copy_out(0, rest.first(part.size()));
-        rest = rest.subspan(part.size());
-    }
-    append(frame.tail);
-
+    flatten(frame, packet);
     Status status;
     const auto put_complete = [&](Bytes whole) {
         Frame one{.headers = frame.headers, .size = static_cast<std::uint32_t>(whole.size())};
