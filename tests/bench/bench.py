@@ -15,6 +15,8 @@ import statistics
 import subprocess
 import sys
 
+from local_system import unwind_on_signals
+
 MOODS = (("sibling", 80.0), ("near", 180.0), ("far", 800.0))  # ns, up to; above, somebody else had the CPU
 
 
@@ -29,6 +31,7 @@ class Bench:
         parser.add_argument("--quick", action="store_true", help="end within a minute")
         parser.add_argument("--json", metavar="FILE", help="write the rows there, too")
         self.options = parser.parse_args()
+        unwind_on_signals()
         self.name, self.rows, self.notes, self.probes = name, [], [], []
 
     def program(self, name):

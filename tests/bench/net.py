@@ -2,7 +2,9 @@
 simplest copier between two TAPs that there can be (net_copier: one process, no rings, no domains)."""
 import contextlib
 import os
+import re
 import shutil
+import signal
 import subprocess
 import time
 
@@ -68,16 +70,33 @@ class Namespaces:
         return float(run(["ip", "netns", "exec", self.near, "sh", "-c", command.format(self.target)]).split()[-1])
 
 
+def remove_leftovers():
+    """Namespaces of a run that was killed, and who is still in them."""
+    for line in run(["ip", "netns", "list"]).splitlines():
+        name = line.split()[0]
+        owner = re.fullmatch(r"bench-(\d+)-.*", name)
+        if not owner or os.path.exists(f"/proc/{owner[1]}"):
+            continue
+        for pid in run(["ip", "netns", "pids", name]).split():
+            with contextlib.suppress(ProcessLookupError):
+                os.kill(int(pid), signal.SIGKILL)
+        run(["ip", "netns", "del", name])
+
+
+WITH_US = ["setpriv", "--pdeathsig", "KILL"]  # a server does not outlive the benchmark, whatever ends that
+
+
 def servers(stack, prefix):
     for words in (["netserver", "-D"], ["iperf3", "-s"]):
         if shutil.which(words[0]):
-            process = subprocess.Popen([*prefix, *words], stdout=subprocess.DEVNULL, stderr=subprocess.DEVNULL)
+            process = subprocess.Popen([*WITH_US, *prefix, *words], stdout=subprocess.DEVNULL,
+                                       stderr=subprocess.DEVNULL)
             stack.callback(process.wait)
             stack.callback(process.kill)
 
 
 def namespaces(stack, name, network):
-    near, far = f"bench-{name}-a", f"bench-{name}-b"
+    near, far = f"bench-{os.getpid()}-{name}-a", f"bench-{os.getpid()}-{name}-b"
     for one in (near, far):
         run(["ip", "netns", "add", one])
         stack.callback(subprocess.run, ["ip", "netns", "del", one])
@@ -91,7 +110,7 @@ def namespaces(stack, name, network):
 
 
 def copier(stack, near, far):
-    process = subprocess.Popen([bench.program("net_copier"), near, "tap0", far, "tap0"], stdout=subprocess.PIPE)
+    process = subprocess.Popen([*WITH_US, bench.program("net_copier"), near, "tap0", far, "tap0"], stdout=subprocess.PIPE)
     stack.callback(process.wait)
     stack.callback(process.kill)
     process.stdout.readline()
@@ -106,6 +125,7 @@ def veth_and_bridge(stack, near, far):
 
 
 def main():
+    remove_leftovers()
     with contextlib.ExitStack() as stack:
         system = stack.enter_context(System(os.environ["CAISSON"]))
         system.create("sys-net", driver_domain=1, caisson_forward=1,

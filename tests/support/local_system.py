@@ -5,10 +5,15 @@
         system.create("guest", vif=["backend=sys-net,ip=10.137.0.2"], caisson_net=["ip=10.137.0.2/32,gateway=..."])
         system.exec("guest", "ping -c1 10.137.0.1")
 """
+import contextlib
+import fcntl
+import glob
 import json
 import os
 import shutil
+import signal
 import subprocess
+import sys
 import tempfile
 import time
 
@@ -17,17 +22,39 @@ class Failed(Exception):
     pass
 
 
+PREFIX = "caisson-system-"
+
+
+def unwind_on_signals():
+    """SIGTERM and its like end this process as an exception does: what was set up is taken down."""
+    for one in (signal.SIGTERM, signal.SIGINT, signal.SIGHUP):
+        signal.signal(one, lambda number, _: sys.exit(128 + number))
+
+
 class System:
     def __init__(self, caisson):
-        self.caisson, self.state = caisson, tempfile.mkdtemp(prefix="caisson-")
+        self.caisson, self.state = caisson, tempfile.mkdtemp(prefix=PREFIX)
+        self.owner = open(os.path.join(self.state, "owner"), "w")
+        fcntl.flock(self.owner, fcntl.LOCK_EX)  # as long as this process lives
 
     def __enter__(self):
+        self.remove_leftovers()
         self.run("hypervisor", "--daemon")
         return self
 
     def __exit__(self, *_):
-        subprocess.run(self.command("shutdown"), capture_output=True)
-        shutil.rmtree(self.state, ignore_errors=True)
+        self.remove(self.state)
+
+    def remove(self, state):
+        subprocess.run([self.caisson, "--state", state, "shutdown"], capture_output=True)
+        shutil.rmtree(state, ignore_errors=True)
+
+    def remove_leftovers(self):
+        """Systems whose owner was killed too hard to do it."""
+        for state in glob.glob(os.path.join(tempfile.gettempdir(), PREFIX + "*")):
+            with contextlib.suppress(OSError), open(os.path.join(state, "owner"), "r+") as owner:
+                fcntl.flock(owner, fcntl.LOCK_EX | fcntl.LOCK_NB)  # refused while the owner lives
+                self.remove(state)
 
     def command(self, *words):
         return [self.caisson, "--state", self.state, *words]
