@@ -34,7 +34,13 @@ struct Io {
 
 class Host {
   public:
+    // When it returns, nobody touches the memory of any Io any more, the kernel neither: the worker unmaps the
+    // frontend's pages right afterwards. No done() is called from it or later.
     virtual ~Host() = default;
+
+    // False while requests of a predecessor may still be with the kernel: nothing is submitted before it says true. The
+    // worker asks every millisecond.
+    virtual bool ready() { return true; }
 
     // What the worker checks requests against and the controller publishes.
     virtual Geometry geometry() const = 0;
