@@ -10,6 +10,8 @@ namespace {
 
 constexpr std::size_t frame_bytes = 32 * 1024, frame_descriptors = 250;
 constexpr std::size_t most_waiting = 4096;  // frames; a worker that reads none of them is stuck
+// A socket without room says when it has some (POLLOUT); the kernel's room for descriptors does not.
+constexpr std::chrono::milliseconds first_pause{2}, longest_pause{250};
 
 struct FrameHeader {
     std::uint32_t kind, device;
@@ -58,7 +60,9 @@ void Mailbox::send(MailKind kind, std::uint32_t device, std::span<const std::byt
         std::memcpy(packet.data(), &header, sizeof header);
         if (length > 0) std::memcpy(packet.data() + sizeof header, bytes.data(), length);
         const auto lent = descriptors.first(count);
-        if (!waiting_.empty() || !try_send(packet, lent)) {
+        const Sent sent = waiting_.empty() ? try_send(packet, lent) : Sent::full;
+        if (sent != Sent::done) {
+            if (waiting_.empty()) wait(sent);
             Frame frame{.packet = std::move(packet), .descriptors = {}};
             for (const int fd : lent) frame.descriptors.emplace_back(::fcntl(fd, F_DUPFD_CLOEXEC, 0));
             waiting_.push_back(std::move(frame));
@@ -67,11 +71,10 @@ void Mailbox::send(MailKind kind, std::uint32_t device, std::span<const std::byt
         descriptors = descriptors.subspan(count);
     } while (!bytes.empty() || !descriptors.empty());
     if (waiting_.size() > most_waiting) return close("reads no mail");
-    if (!waiting_.empty() && !writable_) writable_ = loop_.watch(socket_.get(), POLLOUT, [this](short) { flush(); });
 }
 
-// False when the socket is full. A socket that is broken swallows the frame: receive() will notice.
-bool Mailbox::try_send(std::span<const std::byte> packet, std::span<const int> descriptors) {
+// A socket that is broken swallows the frame: receive() will notice.
+Mailbox::Sent Mailbox::try_send(std::span<const std::byte> packet, std::span<const int> descriptors) {
     iovec piece{const_cast<std::byte*>(packet.data()), packet.size()};
     alignas(cmsghdr) std::array<std::byte, CMSG_SPACE(sizeof(int) * frame_descriptors)> space;
     msghdr message{};
@@ -87,17 +90,31 @@ bool Mailbox::try_send(std::span<const std::byte> packet, std::span<const int> d
         std::memcpy(CMSG_DATA(control), descriptors.data(), descriptors.size_bytes());
     }
     const auto sent = ::sendmsg(socket_.get(), &message, MSG_NOSIGNAL | MSG_DONTWAIT);
-    return sent >= 0 || (errno != EAGAIN && errno != ENOBUFS && errno != ETOOMANYREFS);
+    if (sent >= 0) return Sent::done;
+    if (errno == EAGAIN) return Sent::full;
+    return errno == ETOOMANYREFS || errno == ENOBUFS || errno == ENOMEM ? Sent::crowded : Sent::done;
+}
+
+void Mailbox::wait(Sent because) {
+    if (because == Sent::full) {
+        next_pause_ = {};
+        if (!writable_) writable_ = loop_.watch(socket_.get(), POLLOUT, [this](short) { flush(); });
+        return;
+    }
+    writable_.reset();
+    next_pause_ = std::clamp<Loop::Clock::duration>(next_pause_ * 2, first_pause, longest_pause);
+    pause_ = loop_.after(next_pause_, [this] { flush(); });
 }
 
 void Mailbox::flush() {
     while (!waiting_.empty()) {
         std::vector<int> lent;
         for (const Fd& fd : waiting_.front().descriptors) lent.push_back(fd.get());
-        if (!try_send(waiting_.front().packet, lent)) return;
+        if (const Sent sent = try_send(waiting_.front().packet, lent); sent != Sent::done) return wait(sent);
         waiting_.pop_front();
     }
     writable_.reset();
+    next_pause_ = {};
 }
 
 void Mailbox::receive() {
@@ -141,6 +158,7 @@ bool Mailbox::receive_one() {
 void Mailbox::close(const char* why) {
     readable_.reset();
     writable_.reset();
+    pause_.reset();
     waiting_.clear();
     limits_.turn = 0;
     if (const auto closed = std::exchange(handlers_.closed, nullptr)) closed(why);

@@ -54,7 +54,8 @@ class Mailbox {
     Mailbox(const Mailbox&) = delete;
     Mailbox& operator=(const Mailbox&) = delete;
 
-    // Descriptors are borrowed; they are duplicated only when the message has to wait for the other side to read.
+    // Descriptors are borrowed; they are duplicated only when the message has to wait for the other side to read, or
+    // for a kernel that takes no more descriptors into sockets for this user: then it is tried again, ever less often.
     void send(MailKind kind, std::uint32_t device, std::span<const std::byte> bytes = {},
               std::span<const int> descriptors = {});
 
@@ -66,7 +67,9 @@ class Mailbox {
     void receive();
     bool receive_one();
     void flush();
-    bool try_send(std::span<const std::byte> packet, std::span<const int> descriptors);
+    enum class Sent : std::uint8_t { done, full, crowded };
+    Sent try_send(std::span<const std::byte> packet, std::span<const int> descriptors);
+    void wait(Sent because);
     void close(const char* why);
 
     Loop& loop_;
@@ -76,7 +79,8 @@ class Mailbox {
     Mail partial_;
     std::deque<Frame> waiting_;
     std::shared_ptr<bool> alive_ = std::make_shared<bool>(true);
-    Loop::Handle readable_, writable_;
+    Loop::Handle readable_, writable_, pause_;
+    Loop::Clock::duration next_pause_{};
 };
 
 // A connected pair: {controller's end, worker's end}.

@@ -3,6 +3,7 @@
 #include <catch2/catch.hpp>
 
 #include "domains/worker/mailbox.h"
+#include "tests/support/crowded_kernel.h"
 
 using namespace caisson;
 using namespace std::chrono_literals;
@@ -110,4 +111,25 @@ TEST_CASE("a worker that says too much, hands descriptors over or breaks the fra
     pair.turns();
     CHECK_FALSE(pair.closed.empty());
     CHECK(pair.mail.empty());
+}
+
+TEST_CASE("mail with descriptors waits without spinning while the kernel takes no more of them into sockets") {
+    test::CrowdedKernel kernel;
+    if (!kernel.possible()) return;
+    Pair pair(generous);
+    auto [a, b] = *make_mail_sockets();
+    const int lent[] = {a.get()};
+    kernel.crowd();
+    pair.controller->send(MailKind::attach, 1, {}, lent);
+    pair.controller->send(MailKind::update, 2);
+    int turns = 0;
+    for (const auto end = Loop::Clock::now() + 300ms; Loop::Clock::now() < end; ++turns) pair.loop->turn(50ms);
+    CHECK(turns < 100);
+    CHECK(pair.mail.empty());
+    kernel.relieve();
+    for (int i = 0; i < 1000 && pair.mail.size() < 2; ++i) pair.loop->turn(10ms);
+    REQUIRE(pair.mail.size() == 2);
+    CHECK(pair.mail[0].device == 1);
+    CHECK(pair.mail[0].descriptors.size() == 1);
+    CHECK(pair.mail[1].device == 2);
 }
