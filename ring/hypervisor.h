@@ -127,6 +127,10 @@ class Hypervisor {
     virtual DomainId self() const = 0;
     virtual Capabilities capabilities() const = 0;
 
+    // A descriptor that hangs up (POLLHUP) when the connection to the hypervisor is lost; -1: there is none that could
+    // be.
+    virtual int connection() const { return -1; }
+
     // ---- Grants ----
     // New zeroed pages, granted to `peer`. Fails with ENOSPC when the grant quota of this domain is used up.
     virtual Result<SharedPages> share(DomainId peer, std::uint32_t pages, Access access) = 0;

@@ -134,8 +134,12 @@ Status Store::unwatch(const std::string& path, const std::string& token) {
 int Store::fd() { return xs_fileno(handle_.get()); }
 
 std::optional<WatchEvent> Store::take_event() {
+    errno = EAGAIN;
     const std::unique_ptr<char*, Free> event(xs_check_watch(handle_.get()));
-    if (!event) return std::nullopt;
+    if (!event) {
+        lost_ |= errno != EAGAIN;  // libxenstore: EINVAL when its reader thread has closed the socket
+        return std::nullopt;
+    }
     return WatchEvent{event.get()[XS_WATCH_PATH], event.get()[XS_WATCH_TOKEN]};
 }
 

@@ -60,6 +60,9 @@ class Store {
     Status unwatch(const std::string& path, const std::string& token);
     int fd();
     std::optional<WatchEvent> take_event();
+    // xenstored has ended or dropped us, and every call fails from here on. Known after a take_event() that found none;
+    // fd() does not tell, so whoever waits on it looks now and then.
+    bool lost() const { return lost_; }
 
   private:
     struct Close {
@@ -68,6 +71,7 @@ class Store {
     explicit Store(xs_handle* handle) : handle_(handle) {}
     std::unique_ptr<xs_handle, Close> handle_;
     std::uint32_t transaction_ = 0;
+    bool lost_ = false;
 };
 
 // Strict decimal: digits only, no sign, no space, in range.

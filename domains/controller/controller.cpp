@@ -12,7 +12,6 @@ namespace {
 
 constexpr char own_token[] = "own", peer_token[] = "peer:", release_token[] = "release";
 constexpr unsigned events_per_turn = 4096;
-constexpr auto quarantine_period = 1s;
 
 std::optional<DomainId> domain_of(std::string_view text) {
     const auto raw = parse_decimal<std::uint16_t>(text);
@@ -50,10 +49,25 @@ Status Controller::start() {
     static_cast<void>(store_.watch("@releaseDomain", release_token));
     events_ = loop_.watch(store_.fd(), POLLIN, [this](short) { look(); });
     first_ = loop_.after({}, [this] { look(); });
-    quarantine_ = loop_.every(quarantine_period, [this] {
+    every_second_ = loop_.every(1s, [this] {
         if (hypervisor_.quarantined_pages() > 0) hypervisor_.retry_quarantine();
+        look();  // only so do we learn that xenstored is gone
+    });
+    if (hypervisor_.connection() < 0) return {};
+    hypervisor_connection_.reset(::fcntl(hypervisor_.connection(), F_DUPFD_CLOEXEC, 0));
+    if (!hypervisor_connection_) return host_fault(errno, "watch the hypervisor");
+    hypervisor_lost_ = loop_.watch(hypervisor_connection_.get(), 0, [this](short) {
+        hypervisor_lost_.reset();
+        lose("the hypervisor", options_.hypervisor_socket);
     });
     return {};
+}
+
+void Controller::lose(const char* whom, const std::string& socket) {
+    if (lost_) return;
+    lost_ = Error{.fault = Fault::host, .err = ENOTCONN, .what = "lost the connection to", .detail = whom};
+    if (!socket.empty()) lost_->detail += " at " + socket;
+    loop_.stop();
 }
 
 void Controller::stop() {
@@ -81,6 +95,7 @@ void Controller::look() {
         if (!event) break;
         note(*event);
     }
+    if (store_.lost()) return lose("xenstored", options_.xenstored_socket);
     if (std::exchange(scan_wanted_, false)) scan();
     for (const std::string& path : std::exchange(changed_, {})) visit(path);
     retire_finished();
@@ -176,11 +191,22 @@ void Controller::visit(const std::string& path) {
     const auto peer = store_.read(path + (backend ? "/frontend-id" : "/backend-id"));
     if (!peer) return log_.peer(peer.error());
     if (*peer && domain_of(**peer) == endpoint.address().peer()) return endpoint.look();
+    retire(path);
+    scan_wanted_ |= peer->has_value();
+}
+
+void Controller::retire(const std::string& path) {
+    const auto found = devices_.find(path);
     static_cast<void>(store_.unwatch(found->second->watched(), peer_token + path));
     retiring_.push_back(std::move(found->second));
     devices_.erase(found);
     retiring_.back()->endpoint().remove();
-    scan_wanted_ |= peer->has_value();
+}
+
+// As if its directory were seen for the first time: its rings and channels are given up without a word to the peer,
+// which learns it from the state that the new device shows.
+void Controller::start_over(const std::string& path) {
+    if (devices_.contains(path)) retire(path);
 }
 
 void Controller::retire_finished() {

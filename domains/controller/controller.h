@@ -5,6 +5,8 @@
 // It never blocks on a peer, never touches a ring, and nothing that a peer writes into xenstore does more than close
 // that peer's own device.
 //
+// A controller that loses xenstored or the hypervisor ends with an error that names it, its workers with it.
+//
 // Threads: one.
 #pragma once
 
@@ -48,6 +50,10 @@ class Controller {
     // Says Closed for every device; idle() when all are released.
     void stop();
     bool idle() const;
+    // Set, and the loop stopped, when the connection to xenstored or to the hypervisor is lost. Nothing can be repaired
+    // from here: watches, ports and grants went with it. Whoever started the controller starts it again (PID 1 of a
+    // local domain does), and the next one finds the devices as after a kill.
+    const std::optional<Error>& lost() const { return lost_; }
 
     // For tests and for status displays: "backend/vif/3/0" or "device/vif/0" to what the device shows.
     std::map<std::string, XenbusState> devices() const;
@@ -55,12 +61,15 @@ class Controller {
   private:
     friend class ControlledDevice;
     void look();
+    void lose(const char* whom, const std::string& socket);
     void note(const WatchEvent& event);
     void scan();
     void scan_backends();
     void scan_frontends();
     void consider(DeviceAddress address);
     void visit(const std::string& path);
+    void start_over(const std::string& path);
+    void retire(const std::string& path);
     void retire_finished();
 
     Loop& loop_;
@@ -74,7 +83,9 @@ class Controller {
     std::set<std::string> changed_;  // own directories: one bit a device, however many events came (XSA-349)
     bool scan_wanted_ = true;
     std::uint32_t next_number_ = 1;
-    Loop::Handle events_, first_, quarantine_;
+    std::optional<Error> lost_;
+    Fd hypervisor_connection_;
+    Loop::Handle events_, first_, every_second_, hypervisor_lost_;
 };
 
 }  // namespace caisson

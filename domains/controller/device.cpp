@@ -10,6 +10,9 @@ namespace {
 
 // Larger journals than any class needs are a bug of ours.
 constexpr std::size_t largest_journal = 64 << 20;
+// How often, and how long, a new hypervisor connection is asked for in place of a lost one.
+constexpr auto renewal_pause = std::chrono::milliseconds(50);
+constexpr auto renewal_patience = std::chrono::seconds(10);
 
 // Fixed in size before anybody else has it: a worker that was taken over can neither shrink it under its successor nor
 // make it grow.
@@ -94,10 +97,40 @@ void ControlledDevice::attach(Handover handover) {
     }
     attachment_ = std::move(*prepared);
     with_workers_ = true;
+    watch_connection();
     controller_.workers_.attach(number_, *attachment_, *this);
 }
 
+// Our duplicate of the worker's end: it hangs up when the broker drops it or the worker finds it unusable. The rings
+// would go on, but nothing could be mapped or granted any more: a device that looks connected and is dead.
+void ControlledDevice::watch_connection() {
+    connection_ = controller_.loop_.watch(attachment_->hypervisor.get(), 0,
+                                          [this](short) { connection_lost(Loop::Clock::now()); });
+}
+
+void ControlledDevice::connection_lost(Loop::Clock::time_point since) {
+    connection_.reset();
+    // What a frontend granted through it ended with it, and the backend has been told those references: only a new
+    // start helps, as after the death of a controller.
+    if (endpoint_.address().role == Role::frontend) {
+        log_.peer("the worker's connection to the hypervisor is lost: the device starts over");
+        return controller_.start_over(own_directory(endpoint_.address()));
+    }
+    const DomainId peers[] = {endpoint_.address().peer()};
+    auto renewed = controller_.hypervisor_.restrict_to(peers);
+    if (!renewed && Loop::Clock::now() - since < renewal_patience) {
+        connection_ = controller_.loop_.after(renewal_pause, [this, since] { connection_lost(since); });
+        return;
+    }
+    if (!renewed) return endpoint_.broken(renewed.error());
+    log_.peer("the worker's connection to the hypervisor is lost: it gets another one");
+    attachment_->hypervisor = std::move(*renewed);
+    watch_connection();
+    controller_.workers_.renew(number_);
+}
+
 void ControlledDevice::detach() {
+    connection_.reset();
     if (with_workers_) return controller_.workers_.detach(number_);
     answer_ = controller_.loop_.after({}, [this] { detached(); });
 }

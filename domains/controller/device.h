@@ -30,6 +30,8 @@ class ControlledDevice final : EndpointHost, Attended {
     void restarted() override;
 
     Result<Attachment> prepare(Handover handover);
+    void watch_connection();
+    void connection_lost(Loop::Clock::time_point since);
     Status open_statistics();
 
     Controller& controller_;
@@ -42,7 +44,7 @@ class ControlledDevice final : EndpointHost, Attended {
     Mapping statistics_;
     std::optional<Attachment> attachment_;
     bool with_workers_ = false;
-    Loop::Handle timer_, answer_;
+    Loop::Handle timer_, answer_, connection_;
     Endpoint endpoint_;  // the last: its destructor may still call us
 };
 

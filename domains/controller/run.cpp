@@ -49,6 +49,7 @@ Status run(ControllerOptions options, bool processes) {
     TRY(controller.start());
     const auto terminate = loop->watch(signals.get(), POLLIN, [&](short) { loop->stop(); });
     loop->run();
+    if (controller.lost()) return std::unexpected(*controller.lost());  // nobody left to say Closed to
 
     controller.stop();
     const auto until = Loop::Clock::now() + stop_patience;

@@ -6,7 +6,7 @@
 namespace caisson {
 namespace {
 
-Result<ReceivedAttachment> copy_of(const Attachment& attachment) {
+Result<ReceivedAttachment> copy_of(const Attachment& attachment, bool successor) {
     std::vector<Fd> descriptors = TRY(attachment.handover.copies());
     const auto bytes = attachment.handover.bytes();
     const AttachBody body{.journal_bytes = attachment.handover.journal_bytes,
@@ -14,7 +14,7 @@ Result<ReceivedAttachment> copy_of(const Attachment& attachment) {
                           .role = static_cast<std::uint32_t>(attachment.address.role),
                           .frontend = attachment.address.frontend.raw,
                           .backend = attachment.address.backend.raw,
-                          .successor = 0,
+                          .successor = successor,
                           .device_class = class_bytes(attachment.address.device_class)};
     return ReceivedAttachment{
         .body = body,
@@ -30,10 +30,11 @@ class InlineWorkers final : public Workers {
 
     void attach(std::uint32_t number, const Attachment& attachment, Attended& device) override {
         Job& job = jobs_[number];
+        job.attachment = &attachment;
         job.device = &device;
         job.group = attachment.group.empty() ? "#" + std::to_string(number)
                                              : attachment.address.device_class + "/" + attachment.group;
-        const Status served = serve(number, job, attachment);
+        const Status served = serve(number, job, attachment, false);
         answer(job, [&device, error = served ? Error{} : served.error(), good = served.has_value()] {
             good ? device.attached() : device.failed(error);
         });
@@ -43,6 +44,16 @@ class InlineWorkers final : public Workers {
         const auto found = jobs_.find(number);
         if (found == jobs_.end() || !found->second.served) return;
         if (const Status updated = found->second.served->update(message); !updated) broken(number, updated.error());
+    }
+
+    void renew(std::uint32_t number) override {
+        const auto found = jobs_.find(number);
+        if (found == jobs_.end() || !found->second.served) return;
+        Job& job = found->second;
+        job.served.reset();
+        const Status served = serve(number, job, *job.attachment, true);
+        if (!served) return broken(number, served.error());
+        answer(job, [device = job.device] { device->restarted(); });
     }
 
     void detach(std::uint32_t number) override {
@@ -60,13 +71,14 @@ class InlineWorkers final : public Workers {
 
   private:
     struct Job {
+        const Attachment* attachment = nullptr;
         Attended* device = nullptr;
         std::string group;
         std::unique_ptr<Served> served;
         std::vector<Loop::Handle> answers;
     };
 
-    Status serve(std::uint32_t number, Job& job, const Attachment& attachment) {
+    Status serve(std::uint32_t number, Job& job, const Attachment& attachment, bool successor) {
         ServedEvents events{
             .broken = [this, number](const Error& error) { broken(number, error); },
             .publish =
@@ -75,7 +87,7 @@ class InlineWorkers final : public Workers {
                     answer(mine, [&mine, k = std::string(key), v = std::string(value)] { mine.device->publish(k, v); });
                 },
         };
-        auto copy = TRY(copy_of(attachment));
+        auto copy = TRY(copy_of(attachment, successor));
         job.served = TRY(Served::make(loop_, *attachment.half, std::move(copy), std::move(events), groups_[job.group]));
         return {};
     }

@@ -40,6 +40,7 @@ struct Group {
     HalfKey half;
     std::unique_ptr<WorkerHandle> worker;
     std::deque<Loop::Clock::time_point> early_deaths, deaths;
+    bool renewed = false;  // it dies for a lost connection, which it may have shut down itself
 };
 
 class ProcessWorkers final : public Workers {
@@ -47,6 +48,7 @@ class ProcessWorkers final : public Workers {
     ProcessWorkers(Loop& loop, WorkerOptions options) : loop_(loop), options_(std::move(options)) {}
     void attach(std::uint32_t number, const Attachment& attachment, Attended& device) override;
     void update(std::uint32_t number, std::span<const std::byte> message) override;
+    void renew(std::uint32_t number) override;
     void detach(std::uint32_t number) override;
 
   private:
@@ -165,6 +167,17 @@ void ProcessWorkers::update(std::uint32_t number, std::span<const std::byte> mes
     if (group.worker && group.worker->armed()) group.worker->mailbox().send(MailKind::update, number, message);
 }
 
+// One that was not sent the device yet will be sent the new connection.
+void ProcessWorkers::renew(std::uint32_t number) {
+    const auto found = jobs_.find(number);
+    if (found == jobs_.end()) return;
+    Group& group = groups_[found->second.group];
+    if (!group.worker || (found->second.stage != Job::Stage::sent && found->second.stage != Job::Stage::serving))
+        return;
+    group.renewed = true;
+    group.worker->kill("has lost its connection to the hypervisor");
+}
+
 void ProcessWorkers::detach(std::uint32_t number) {
     Job& job = jobs_[number];
     Group& group = groups_[job.group];
@@ -267,7 +280,8 @@ void ProcessWorkers::died(WorkerHandle* worker, bool crashed) {
     }
     const std::unique_ptr<WorkerHandle> gone = std::move(group->worker);
     // A kill from outside says nothing about the worker, unless it never came to serve.
-    const bool early = crashed || std::ranges::any_of(gone->devices, [&](std::uint32_t number) {
+    const bool early = std::exchange(group->renewed, false) || crashed ||
+                       std::ranges::any_of(gone->devices, [&](std::uint32_t number) {
                            const Job::Stage stage = jobs_[number].stage;
                            return stage == Job::Stage::waiting || stage == Job::Stage::sent;
                        });

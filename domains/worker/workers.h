@@ -29,6 +29,9 @@ class Workers {
     // `attachment` and `device` must stay until detached(). `number` is the caller's name for the device.
     virtual void attach(std::uint32_t number, const Attachment& attachment, Attended& device) = 0;
     virtual void update(std::uint32_t number, std::span<const std::byte> message) = 0;
+    // The attachment has another hypervisor connection, because the one before was lost: whoever serves the device
+    // starts again with this one, as if it had been killed. Answered by restarted().
+    virtual void renew(std::uint32_t number) = 0;
     // Answered by detached(), whatever became of the worker.
     virtual void detach(std::uint32_t number) = 0;
 };

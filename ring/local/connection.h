@@ -29,6 +29,8 @@ class Connection {
         std::vector<Fd> descriptors;
     };
 
+    int fd() const { return socket_.get(); }
+
     // `request.head` is filled in here. `expected`: how many descriptors a good answer brings.
     template <Wire Body, Wire Message>
     Result<Answer<Body>> call(Op op, Message request, std::size_t expected, std::span<const int> descriptors = {}) {

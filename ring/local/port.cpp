@@ -21,6 +21,7 @@ class LocalHypervisor final : public Hypervisor {
 
     DomainId self() const override { return self_; }
     Capabilities capabilities() const override;
+    int connection() const override { return connection_.fd(); }
 
     Result<SharedPages> share(DomainId peer, std::uint32_t pages, Access access) override;
     Result<SharedPages> adopt(DomainId peer, Fd descriptor, std::vector<GrantRef> refs) override;

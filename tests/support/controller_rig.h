@@ -37,7 +37,11 @@ class ControllerThread {
         bool backends = false, frontends = false;
     };
 
-    ControllerThread(const LocalXen::Domain& domain, Roles roles, Where where, std::string statistics = {})
+    // What the controller gets in place of the domain's Hypervisor.
+    using Wrap = std::function<std::unique_ptr<Hypervisor>(std::unique_ptr<Hypervisor>)>;
+
+    ControllerThread(const LocalXen::Domain& domain, Roles roles, Where where, std::string statistics = {},
+                     Wrap wrap = {})
         : thread_([=, this, hypervisor = domain.hypervisor_socket, xenstored = domain.xenstored] {
               run({.backends = roles.backends,
                    .frontends = roles.frontends,
@@ -45,7 +49,7 @@ class ControllerThread {
                    .hypervisor_socket = hypervisor,
                    .xenstored_socket = xenstored,
                    .stats_directory = statistics},
-                  where);
+                  where, wrap);
           }) {
         started_.get_future().wait();
     }
@@ -59,8 +63,9 @@ class ControllerThread {
     }
 
   private:
-    void run(const ControllerOptions& options, Where where) {
+    void run(const ControllerOptions& options, Where where, const Wrap& wrap) {
         auto hypervisor = need(local::open(options.hypervisor_socket));
+        if (wrap) hypervisor = wrap(std::move(hypervisor));
         auto store = need(Store::open(options.xenstored_socket));
         auto loop = need(Loop::make());
         const auto workers =

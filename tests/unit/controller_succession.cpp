@@ -22,7 +22,10 @@ const bool registered = add_child("controller", [](int argc, char** argv) {
                                         .hypervisor_socket = argv[3],
                                         .xenstored_socket = argv[4],
                                         .stats_directory = std::filesystem::path(argv[3]).parent_path() / "stats"});
-    return done ? 0 : 1;
+    if (done) return 0;
+    const std::string why = done.error().message();
+    const auto names = [&](const char* whom) { return why.find("lost the connection to " + std::string(whom)) == 0; };
+    return names("xenstored at ") ? 3 : names("the hypervisor at ") ? 4 : 1;
 });
 
 class ControllerProcess {
@@ -41,8 +44,11 @@ class ControllerProcess {
     ~ControllerProcess() { end(SIGKILL); }
     int end(int signal) {
         if (pid_ <= 0) return -1;
-        int status = 0;
         ::kill(pid_, signal);
+        return wait();
+    }
+    int wait() {
+        int status = 0;
         ::waitpid(std::exchange(pid_, -1), &status, 0);
         return status;
     }
@@ -90,4 +96,25 @@ TEST_CASE("a killed controller takes its workers with it, and its successor serv
         CHECK(xen.info(back.id).mappings == 0);
         CHECK(xen.info(back.id).ports == 0);
     }
+}
+
+TEST_CASE("a controller whose xenstored or hypervisor goes away ends with an error that names it") {
+    LocalXen xen, other;
+    auto own = xen.domain(), elsewhere = other.domain();
+    REQUIRE(own.id == elsewhere.id);
+    auto mixed = xen.domain();
+    const bool store = GENERATE(true, false);
+    (store ? mixed.xenstored : mixed.hypervisor_socket) = store ? elsewhere.xenstored : elsewhere.hypervisor_socket;
+    ControllerProcess devd(mixed, "back");
+    // It watches by now: its statistics folder is made before it connects, its watches show in the store's answers
+    // only.
+    const auto connections = [&] {
+        return store ? xen.info(mixed.id).connections : other.info(elsewhere.id).connections;
+    };
+    REQUIRE(eventually([&] { return connections() == 2; }));
+    std::this_thread::sleep_for(100ms);
+    other.crash();
+    const int status = devd.wait();
+    REQUIRE(WIFEXITED(status));
+    CHECK(WEXITSTATUS(status) == (store ? 3 : 4));
 }
