@@ -27,7 +27,7 @@ bool clear_xen(int fd) {
 bool EventChannel::notify() const {
     if (kind_ == Kind::xen) {
         ioctl_evtchn_notify request{.port = port_.raw};
-        return ::ioctl(notify_.get(), IOCTL_EVTCHN_NOTIFY, &request) == 0;
+        return ::ioctl(wait_.get(), IOCTL_EVTCHN_NOTIFY, &request) == 0;
     }
     static constexpr char event = 1;
     ssize_t written;

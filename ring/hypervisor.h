@@ -32,6 +32,8 @@ struct Capabilities {
     bool copy = false;            // GNTTABOP_copy
     bool read_only_map = false;   // a read-only grant cannot be mapped writable, nor made so afterwards
     bool direct_view = false;     // view() works: a grant can be reached in place, without a map of its own
+    bool end_tells = true;        // end() knows of a peer's mapping; else it always says ended, and the port itself
+                                  // keeps the pages from reuse until the peer has let go
     std::uint32_t max_pages_per_share = 0;
 };
 
