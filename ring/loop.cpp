@@ -44,7 +44,8 @@ struct Bell {
     const EventChannel* channel;
     std::uint64_t watch = 0;
     unsigned spurious = 0;
-    bool rang = false;  // an event was taken; look at the progress of the next poll, then listen again
+    bool rang = false;    // an event was taken; look at the progress of the next poll, then listen again
+    bool worked = false;  // there was progress since the last event, and the next one may have been sent for it
 };
 
 struct Served {
@@ -215,8 +216,11 @@ struct Loop::Impl {
             if (one.device == nullptr) continue;
             const bool progress = one.device->poll();
             any |= progress;
-            for (std::size_t b = 0; one.device != nullptr && b < one.bells.size(); ++b)
-                if (one.bells[b].rang) listen_again(one, b, progress);
+            for (std::size_t b = 0; one.device != nullptr && b < one.bells.size(); ++b) {
+                Bell& bell = one.bells[b];
+                bell.worked |= progress;
+                if (bell.rang) listen_again(one, b, std::exchange(bell.worked, false));
+            }
         }
         if (std::exchange(some_withdrawn, false))
             std::erase_if(served, [](const auto& one) { return one->device == nullptr; });

@@ -70,8 +70,9 @@ class Loop {
     [[nodiscard]] Handle after(Clock::duration delay, std::function<void()> due);
     [[nodiscard]] Handle every(Clock::duration period, std::function<void()> due);
 
-    // Serves a device: polls it each turn, arms it before sleeping, wakes for its channels. An event that brought no
-    // progress is spurious: from the second in a row the channel is looked at again only after 1, 2, 4 ... 1000 ms
+    // Serves a device: polls it each turn, arms it before sleeping, wakes for its channels. An event is spurious when
+    // there was no progress since the one before it (its own work may have been found earlier, by a poll that something
+    // else was the reason for): from the second in a row the channel is looked at again only after 1, 2, 4 ... 1000 ms
     // (XSA-332, XSA-391). A slow timer (1 s) polls everything once more, so that a lost event costs a second, not a
     // hang. `device` and the channels must outlive the handle.
     [[nodiscard]] Handle serve(Polled& device, std::initializer_list<const EventChannel*> channels);
