@@ -20,6 +20,7 @@ namespace {
 constexpr auto slow_poll = 1s;            // a lost event costs this much
 constexpr unsigned first_backed_off = 2;  // the second spurious event in a row is the first that waits
 constexpr auto longest_back_off = 1000ms;
+constexpr unsigned most_rounds_late = 4;  // so many rounds may a busy loop keep a watch from the kernel
 
 Loop::Clock::duration back_off(unsigned spurious) {
     if (spurious < first_backed_off) return 0ms;
@@ -77,6 +78,8 @@ struct Loop::Impl {
     Fd stop_event;
     std::uint64_t stop_watch = 0;
     std::uint64_t sleeps = 0;
+    unsigned listening = 0;    // of what waits for submission: watches
+    unsigned rounds_late = 0;  // how many rounds they have waited
 
     // A ring is made disabled, so that restrictions can come first; registering them or the first turn enables it.
     void enable() {
@@ -90,7 +93,7 @@ struct Loop::Impl {
         io_uring_sqe* entry = io_uring_get_sqe(&ring);
         if (entry == nullptr) {  // the submission queue is full: hand it over and take the next
             enable();            // more registrations before the first turn than the queue has places
-            io_uring_submit(&ring);
+            submit_all();
             entry = io_uring_get_sqe(&ring);
         }
         return entry;
@@ -101,6 +104,7 @@ struct Loop::Impl {
         io_uring_sqe* entry = sqe();
         io_uring_prep_poll_add(entry, watch.fd, static_cast<unsigned>(watch.events));
         io_uring_sqe_set_data64(entry, id);
+        ++listening;
         watch.armed = true;
     }
 
@@ -127,7 +131,7 @@ struct Loop::Impl {
         io_uring_sqe* entry = sqe();
         io_uring_prep_poll_remove(entry, id);
         io_uring_sqe_set_data64(entry, 0);
-        io_uring_submit(&ring);  // the descriptor may be closed right after this
+        submit_all();  // the descriptor may be closed right after this
     }
 
     void withdraw(std::uint64_t id) {
@@ -234,14 +238,27 @@ struct Loop::Impl {
         return any;
     }
 
-    bool round() {
+    // Watches can wait for the call that goes to sleep, which submits as well: a wake-up then costs one system call
+    // and not two. Requests are not kept waiting, and a loop too busy to sleep submits watches every few rounds.
+    bool submission_due() {
+        const unsigned waiting = io_uring_sq_ready(&ring);
+        return waiting > listening || (waiting > 0 && ++rounds_late >= most_rounds_late);
+    }
+    void submitted() { listening = rounds_late = 0; }
+    void submit_all() {
+        submitted();
         if (io_uring_sq_ready(&ring) > 0) io_uring_submit(&ring);
+    }
+
+    bool round() {
+        if (submission_due()) submit_all();
         const auto reaped = reap();
         const auto timed = !deadlines.empty() && run_timers(Clock::now());
         return poll_devices() || reaped || timed;
     }
 
     bool spin() {
+        submit_all();
         const auto until = Clock::now() + options.spin;
         do {
             for (int i = 0; i < 16; ++i) {
@@ -264,6 +281,7 @@ struct Loop::Impl {
         const auto seconds = std::chrono::duration_cast<std::chrono::seconds>(wait);
         __kernel_timespec limit{.tv_sec = seconds.count(), .tv_nsec = std::chrono::nanoseconds(wait - seconds).count()};
         io_uring_cqe* cqe = nullptr;
+        submitted();
         io_uring_submit_and_wait_timeout(&ring, &cqe, 1, &limit, nullptr);
     }
 };
@@ -336,7 +354,10 @@ bool Loop::turn(Clock::duration wait) {
     if (alive->options.spin.count() > 0 && !alive->served.empty() && wait > Clock::duration::zero() && alive->spin())
         return true;
     if (alive->arm_devices()) return true;
-    if (wait > Clock::duration::zero()) alive->sleep(wait);
+    if (wait > Clock::duration::zero())
+        alive->sleep(wait);
+    else
+        alive->submit_all();
     return alive->round();
 }
 
