@@ -24,14 +24,18 @@
 #include <cstring>
 #include <span>
 
+#include "domains/domain/process.h"
 #include "domains/domain/root.h"
 
 namespace caisson::domain {
 namespace {
 
-constexpr std::uint64_t first_uid = 0x40000000, uids = 65536, uid_ranges = 49000;
 constexpr std::size_t longest_note = 512;
 constexpr rlim_t most_processes = 4096;  // of one domain: a fork bomb stays at home
+// So that the kernel, short of memory, kills in a domain before it kills the hypervisor or the toolstack. Set from
+// outside: where we have CAP_SYS_RESOURCE it cannot be lowered inside; else a domain can lower its own again, to what
+// we have.
+constexpr const char* killed_first = "800";
 
 // ---- Words between the toolstack and PID 1, before the guest exists: a text, and descriptors ----
 
@@ -114,7 +118,7 @@ Status become_root(bool own_range) {
     if (::prctl(PR_SET_DUMPABLE, 0) != 0) return host_fault(errno, "prctl");
     const rlimit processes{.rlim_cur = most_processes, .rlim_max = most_processes};
     if (own_range && ::setrlimit(RLIMIT_NPROC, &processes) != 0) return host_fault(errno, "setrlimit");
-    return {};
+    return limit_descriptors(service_descriptors, service_descriptors);
 }
 
 // From a user namespace below: the kernel lets nobody there uncover, remount or unmount what was mounted above it, so
@@ -130,7 +134,7 @@ Status lock_mounts(bool own_range) {
     if (writer == 0) {
         ours.reset();
         char go = 0;
-        const std::string map = own_range ? "0 0 " + std::to_string(uids) : "0 0 1";
+        const std::string map = own_range ? "0 0 " + std::to_string(IdRange::ids) : "0 0 1";
         const bool done = ::recv(theirs.get(), &go, 1, 0) == 1 && write_file("/proc/1/uid_map", map) &&
                           write_file("/proc/1/gid_map", map);
         ::_exit(done ? 0 : 1);
@@ -202,13 +206,11 @@ Status become_init(int talk, int output) {
 
 // ---- The toolstack's side ----
 
-// As root: a range of its own for each living domain, found by the pid of the process that looks after it. As a user:
-// the only mapping the kernel allows, this user.
-Status map_ids(pid_t child) {
+// As root: a range of its own for each living domain. As a user: the only mapping the kernel allows, this user.
+Status map_ids(pid_t child, const std::optional<IdRange>& range) {
     const std::string base = "/proc/" + std::to_string(child);
-    if (::geteuid() == 0) {
-        const auto first = first_uid + uids * (static_cast<std::uint64_t>(::getpid()) % uid_ranges);
-        const std::string map = "0 " + std::to_string(first) + " " + std::to_string(uids);
+    if (range) {
+        const std::string map = "0 " + std::to_string(range->first()) + " " + std::to_string(IdRange::ids);
         TRY(write_file(base + "/uid_map", map));
         return write_file(base + "/gid_map", map);
     }
@@ -259,6 +261,7 @@ Newborn::Newborn(Newborn&& other) noexcept
       talk_(std::move(other.talk_)),
       hypervisor_(std::move(other.hypervisor_)),
       xenstored_(std::move(other.xenstored_)),
+      ids_(std::move(other.ids_)),
       started_(std::exchange(other.started_, true)) {}
 
 Newborn::~Newborn() {
@@ -280,7 +283,9 @@ Result<Newborn> bear(const BirthOptions& options) {
     }
     theirs.reset();
     Newborn born(child.pid, std::move(child.pidfd), std::move(ours));
-    if (auto mapped = map_ids(child.pid); !mapped) return no_namespaces(mapped.error().err);
+    (void)write_file("/proc/" + std::to_string(child.pid) + "/oom_score_adj", killed_first);
+    if (::geteuid() == 0) born.ids_ = TRY(IdRange::claim(static_cast<std::uint64_t>(::getpid())));
+    if (auto mapped = map_ids(child.pid, born.ids_); !mapped) return no_namespaces(mapped.error().err);
     TRY(send_note(born.talk_.get(), "mapped", {}));
     Note ready = TRY(receive_note(born.talk_.get()));
     if (ready.text.starts_with("failed ")) {

@@ -14,9 +14,11 @@
 #include <sys/types.h>
 
 #include <cstdint>
+#include <optional>
 #include <string>
 #include <vector>
 
+#include "domains/domain/ids.h"
 #include "domains/domain/plan.h"
 #include "protocols/words.h"
 #include "ring/fd.h"
@@ -55,6 +57,7 @@ class Newborn {
     friend Result<Newborn> bear(const BirthOptions& options);
     pid_t pid_;
     Fd pidfd_, talk_, hypervisor_, xenstored_;
+    std::optional<IdRange> ids_;  // as root; held as long as somebody looks after the domain
     bool started_ = false;
 };
 

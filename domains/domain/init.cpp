@@ -74,7 +74,9 @@ class Init {
     void start_due() {
         for (auto& service : services_) {
             if (service.pid != 0 || Clock::now() < service.due) continue;
-            auto child = spawn(service.arguments, {.input = -1, .output = -1, .terminal = service.terminal});
+            auto child =
+                spawn(service.arguments,
+                      {.input = -1, .output = -1, .terminal = service.terminal, .guest = service.name == "shell"});
             service.started = Clock::now();
             if (child)
                 service.pid = *child;
@@ -129,8 +131,8 @@ class Init {
             if (terminal) services_.push_back({"shell", {"/bin/sh", "-i"}, console});
             return;
         }
-        auto child =
-            spawn({"/bin/sh", "-c", plan_.run}, {.input = -1, .output = -1, .terminal = terminal ? console : ""});
+        auto child = spawn({"/bin/sh", "-c", plan_.run},
+                           {.input = -1, .output = -1, .terminal = terminal ? console : "", .guest = true});
         if (child)
             guest_ = *child;
         else

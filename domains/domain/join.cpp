@@ -15,6 +15,7 @@
 #include <cstring>
 
 #include "domains/domain/birth.h"
+#include "domains/domain/process.h"
 #include "domains/domain/terminal.h"
 
 namespace caisson::domain {
@@ -93,6 +94,10 @@ Status take_terminal(int socket) {
 
 // Joins, then forks: the pid namespace holds only for children.
 [[noreturn]] void join(const Fd& init, const JoinOptions& options, int terminal) {
+    // As any other program of the guest, see birth.cpp and process.h.
+    if (const Fd score{::open("/proc/self/oom_score_adj", O_WRONLY | O_CLOEXEC)}; score)
+        (void)!::write(score.get(), "800", 3);
+    if (!limit_descriptors(guest_descriptors_soft, guest_descriptors)) ::_exit(cannot_join);
     // From before the join on: processes of the domain may not trace us, nor reach our files through /proc.
     ::prctl(PR_SET_DUMPABLE, 0);
     if (::setns(init.get(), namespaces) != 0) {

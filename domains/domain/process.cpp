@@ -4,8 +4,11 @@
 #include <signal.h>
 #include <sys/ioctl.h>
 #include <sys/mman.h>
+#include <sys/resource.h>
 #include <sys/wait.h>
 #include <unistd.h>
+
+#include <algorithm>
 
 #include "ring/fd.h"
 #include "ring/log.h"
@@ -24,6 +27,7 @@ constexpr std::size_t last_words = 400;
     // not.
     for (const int signal : {SIGHUP, SIGINT, SIGQUIT, SIGPIPE, SIGTERM, SIGTSTP, SIGTTIN, SIGTTOU, SIGCHLD})
         ::signal(signal, SIG_DFL);
+    if (io.guest && !limit_descriptors(guest_descriptors_soft, guest_descriptors)) ::_exit(126);
     ::setsid();
     if (!io.terminal.empty()) {
         const int terminal = ::open(io.terminal.c_str(), O_RDWR);
@@ -48,6 +52,15 @@ Result<Fd> memory_with(std::string_view text) {
 }
 
 }  // namespace
+
+Status limit_descriptors(unsigned soft, unsigned hard) {
+    rlimit limit{};
+    if (::getrlimit(RLIMIT_NOFILE, &limit) != 0) return host_fault(errno, "getrlimit");
+    limit.rlim_max = std::min<rlim_t>(limit.rlim_max, hard);
+    limit.rlim_cur = std::min<rlim_t>(limit.rlim_max, soft);
+    if (::setrlimit(RLIMIT_NOFILE, &limit) != 0) return host_fault(errno, "setrlimit");
+    return {};
+}
 
 Result<pid_t> spawn(const std::vector<std::string>& arguments, const ChildIo& io) {
     std::vector<char*> pointers;

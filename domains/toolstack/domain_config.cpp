@@ -207,7 +207,8 @@ void identity(CfgFile& file, DomainConfig& config) {
 
 void limits(CfgFile& file, DomainConfig& config) {
     config.memory_mib = static_cast<std::uint64_t>(file.number("memory", 1, 1 << 24).value_or(128));
-    (void)file.number("maxmem", 1, 1 << 24);
+    config.maxmem_mib = static_cast<std::uint64_t>(file.number("maxmem", 1, 1 << 24).value_or(0));
+    if (config.maxmem_mib < config.memory_mib) config.maxmem_mib = config.memory_mib;
     config.vcpus = static_cast<std::uint32_t>(file.number("vcpus", 1, 512).value_or(1));
     config.driver_domain = file.flag("driver_domain").value_or(false);
 }

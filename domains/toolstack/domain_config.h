@@ -24,6 +24,8 @@ struct DomainConfig {
     std::string uuid;         // made up when the file has none
     std::string type = "pv";  // as the file says; a local guest is a process tree whatever it says
     std::uint64_t memory_mib = 128;
+    std::uint64_t maxmem_mib =
+        128;  // what its processes may use, where the machine can bound it; never below memory_mib
     std::uint32_t vcpus = 1;
     bool driver_domain = false;
     OnExit on_poweroff = OnExit::destroy, on_crash = OnExit::destroy;

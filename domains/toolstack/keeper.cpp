@@ -15,6 +15,7 @@
 #include <nlohmann/json.hpp>
 #include <thread>
 
+#include "domains/domain/memory_limit.h"
 #include "domains/toolstack/toolstack.h"
 #include "ring/log.h"
 
@@ -100,6 +101,7 @@ Result<Ended> live_once(const State& state, const DomainConfig& config, BoundedL
     if (!hypervisor) return host_fault(ECONNREFUSED, "the hypervisor went away");
     auto prepared = TRY(toolstack.prepare(config, output.write.get()));
     output.write.reset();
+    const auto memory = domain::MemoryLimit::set(prepared.process.pid(), config.maxmem_mib);
     Life life(prepared.process, std::move(output.read), open_pidfd(hypervisor->pid), log, options.echo);
     if (auto started = prepared.process.start(prepared.plan); !started) {
         kill_process(prepared.process.pidfd());
@@ -108,6 +110,7 @@ Result<Ended> live_once(const State& state, const DomainConfig& config, BoundedL
     }
     const std::string name = config.name + " (domain " + std::to_string(prepared.record.domid) + ")";
     log.note(name + " starts");
+    if (!memory && first) log.note("its memory is not bounded: " + memory.error().message());
     if (first) options.born(prepared.record);
     const int code = life.watch();
     const bool wanted = marked_destroyed(state, prepared.record.domid) || !alive(*hypervisor);
