@@ -5,6 +5,7 @@
 
 #include <algorithm>
 #include <atomic>
+#include <deque>
 #include <map>
 #include <unordered_map>
 #include <vector>
@@ -49,6 +50,13 @@ struct Bell {
     bool worked = false;  // there was progress since the last event, and the next one may have been sent for it
 };
 
+// A request of prepare(): its place in the table is what the kernel brings back, with this bit.
+constexpr std::uint64_t asked_bit = std::uint64_t{1} << 63;
+struct Asked {
+    KernelAnswers* who = nullptr;  // null: free, or forgotten
+    std::uint32_t token = 0;
+};
+
 struct Served {
     std::uint64_t id = 0;
     Polled* device = nullptr;  // null: withdrawn
@@ -71,6 +79,9 @@ struct Loop::Impl {
     std::unordered_map<std::uint64_t, std::shared_ptr<Timed>> timers;
     std::multimap<Clock::time_point, std::uint64_t> deadlines;
     std::unordered_map<std::uint64_t, std::function<void(int)>> requests;
+    std::vector<Asked> asked;
+    std::vector<std::uint32_t> asked_free;
+    std::deque<std::pair<std::uint64_t, int>> put_aside;  // answers that came while forget() waited for others
     std::vector<std::unique_ptr<Served>> served;
     bool some_withdrawn = false;
     Clock::time_point last_slow_poll{};
@@ -145,7 +156,50 @@ struct Loop::Impl {
         }
     }
 
+    std::uint64_t ask(KernelAnswers& who, std::uint32_t token) {
+        if (asked_free.empty()) {
+            asked_free.push_back(static_cast<std::uint32_t>(asked.size()));
+            asked.emplace_back();
+        }
+        const std::uint32_t place = asked_free.back();
+        asked_free.pop_back();
+        asked[place] = {&who, token};
+        return asked_bit | place;
+    }
+
+    void answer(std::uint32_t place, int result) {
+        const Asked one = std::exchange(asked[place], {});
+        asked_free.push_back(place);
+        if (one.who != nullptr) one.who->answered(one.token, result);
+    }
+
+    void forget(const KernelAnswers& who) {
+        std::vector<bool> awaited(asked.size());
+        std::size_t left = 0;
+        for (std::size_t i = 0; i < asked.size(); ++i)
+            if (asked[i].who == &who) asked[i].who = nullptr, awaited[i] = true, ++left;
+        for (auto& [id, result] : put_aside)
+            if (is_awaited(id, awaited)) --left;
+        enable();
+        while (left > 0) {
+            io_uring_cqe* cqe = nullptr;
+            submitted();
+            io_uring_submit_and_wait(&ring, 1);  // interrupted: again
+            while (io_uring_peek_cqe(&ring, &cqe) == 0 && cqe != nullptr) {
+                const std::uint64_t id = io_uring_cqe_get_data64(cqe);
+                put_aside.emplace_back(id, cqe->res);
+                io_uring_cqe_seen(&ring, cqe);
+                if (is_awaited(id, awaited)) --left;
+            }
+        }
+    }
+    static bool is_awaited(std::uint64_t id, const std::vector<bool>& awaited) {
+        const auto place = static_cast<std::uint32_t>(id);
+        return (id & asked_bit) != 0 && place < awaited.size() && awaited[place];
+    }
+
     void complete(std::uint64_t id, int result) {
+        if ((id & asked_bit) != 0) return answer(static_cast<std::uint32_t>(id), result);
         if (const auto request = requests.find(id); request != requests.end()) {
             const auto done = std::move(request->second);
             requests.erase(request);
@@ -162,9 +216,14 @@ struct Loop::Impl {
     }
 
     bool reap() {
-        bool any = false;
+        bool any = !put_aside.empty();
+        while (!put_aside.empty()) {
+            const auto [id, result] = put_aside.front();
+            put_aside.pop_front();
+            if (id != 0) complete(id, result);
+        }
         io_uring_cqe* cqe = nullptr;
-        if (io_uring_peek_cqe(&ring, &cqe) != 0) return false;
+        if (io_uring_peek_cqe(&ring, &cqe) != 0) return any;
         // What was there when the turn began: a descriptor that stays ready completes again as soon as it is looked at.
         for (unsigned left = io_uring_cq_ready(&ring); left > 0 && io_uring_peek_cqe(&ring, &cqe) == 0; --left) {
             const std::uint64_t id = io_uring_cqe_get_data64(cqe);
@@ -273,6 +332,7 @@ struct Loop::Impl {
     }
 
     void sleep(Clock::duration wait) {
+        if (!put_aside.empty()) return;
         const auto now = Clock::now();
         if (!deadlines.empty())
             wait = std::min(wait, std::max(deadlines.begin()->first - now, Clock::duration::zero()));
@@ -335,6 +395,7 @@ Loop::Handle Loop::serve(Polled& device, std::initializer_list<const EventChanne
             bell.rang = true;
         });
         impl_->watches[bell.watch]->again = false;  // put back after the work
+        bell.channel->unmask();                     // a predecessor may have died with an event in its hands
     }
     return {impl_, one.id};
 }
@@ -346,6 +407,14 @@ void Loop::submit(std::function<void(io_uring_sqe*)> prepare, std::function<void
     io_uring_sqe_set_data64(entry, id);
     impl_->requests.emplace(id, std::move(done));
 }
+
+io_uring_sqe* Loop::prepare(KernelAnswers& who, std::uint32_t token) {
+    io_uring_sqe* entry = impl_->sqe();
+    io_uring_sqe_set_data64(entry, impl_->ask(who, token));
+    return entry;
+}
+
+void Loop::forget(KernelAnswers& who) { impl_->forget(who); }
 
 bool Loop::turn(Clock::duration wait) {
     const std::shared_ptr<Impl> alive = impl_;  // a handler may destroy the loop's last handle

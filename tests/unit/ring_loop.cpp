@@ -2,6 +2,8 @@
 
 #include <liburing.h>
 
+#include <algorithm>
+
 #include "ring/loop.h"
 
 using namespace caisson;
@@ -139,6 +141,27 @@ TEST_CASE("a request to the kernel completes once, and a restricted ring refuses
     while (nop == 1 || read == 1) loop->turn(1s);
     CHECK(nop == 0);
     CHECK(read == -EACCES);
+}
+
+TEST_CASE("a prepared request is answered once with its token, and not at all to who forgot it") {
+    struct Asker : KernelAnswers {
+        std::vector<std::uint32_t> tokens;
+        void answered(std::uint32_t token, int) override { tokens.push_back(token); }
+    } asker, gone;
+    auto loop = make_loop();
+    for (std::uint32_t token = 0; token < 1000; ++token) {  // more than the kernel's queue has places
+        io_uring_prep_nop(loop->prepare(asker, token));
+        io_uring_prep_nop(loop->prepare(gone, token));
+    }
+    loop->forget(gone);
+    const std::size_t before = gone.tokens.size();
+    while (asker.tokens.size() < 1000) loop->turn(1s);
+    while (loop->turn(0s)) {
+    }
+    std::ranges::sort(asker.tokens);
+    CHECK(std::ranges::adjacent_find(asker.tokens) == asker.tokens.end());
+    CHECK(asker.tokens.back() == 999);
+    CHECK(gone.tokens.size() == before);
 }
 
 TEST_CASE("more can be registered before the first turn than the kernel's queue has places") {
