@@ -154,6 +154,11 @@ inline constexpr std::string_view trusted = "trusted";  // written by the toolst
 // Ours, in either directory, written by the toolstack where a peer is known to count sectors in logical blocks (Xen
 // 4.17's blkif.h with feature-large-sector-size; QEMU's `sectors`): "1".
 inline constexpr std::string_view quirk_logical_blocks = "caisson-sectors-are-blocks";
+// Ours, in the backend's directory, written by the toolstack.
+inline constexpr std::string_view direct_io = "caisson-direct-io";             // "0" or "1"; absent: where it works
+inline constexpr std::string_view wished_sector_size = "caisson-sector-size";  // of a file: "512" or "4096"
+inline constexpr std::string_view rate_requests = "caisson-rate-iops";         // "N[,BURST]": requests a second
+inline constexpr std::string_view rate_bytes = "caisson-rate-bytes";           // "N[,BURST]": bytes a second
 }  // namespace key
 
 namespace disk_info {  // VDISK_*

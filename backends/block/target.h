@@ -60,7 +60,7 @@ struct Target {
     // The host's part of the handover, after the queues':
     //   file    {a descriptor made anew for each worker: an open file description of its own}
     //   memory  {a memfd of geometry.bytes()}
-    //   nbd     {text: the export's name; a connected socket, made anew for each worker}
+    //   nbd     {a connected socket past the NBD handshake, made anew for each worker}
     //   null    {}
     // What is made anew can fail when a worker is started: the file was replaced by another size of device, the server
     // does not answer.
@@ -71,7 +71,7 @@ struct Target {
 };
 
 // Keys read from our own directory: params, mode, device-type, removable, direct-io-safe, discard-enable, and ours:
-// caisson-direct-io ("0" or "1"), caisson-sector-size ("512" or "4096"). A typing error of an operator is an error with
+// caisson-direct-io, caisson-sector-size (protocols/block.h). A typing error of an operator is an error with
 // its text.
 Result<TargetWishes> read_wishes(const Directory& own);
 Result<Target> open_target(const TargetName& name, const TargetWishes& wishes);
