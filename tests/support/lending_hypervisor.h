@@ -11,6 +11,7 @@
 
 #include "ring/detail/shared_access.h"
 #include "ring/hypervisor.h"
+#include "tests/support/loose_channel.h"
 
 namespace caisson::test {
 
@@ -38,14 +39,18 @@ class LendingHypervisor final : public Hypervisor {
     Capabilities capabilities() const override { return {.copy = true, .direct_view = direct_view_}; }
 
     Result<MappedPages> map(DomainId, std::span<const GrantRef> refs, Access access) override {
+        if (maps_until_failure-- == 0) return host_fault(ENOMEM, "map");
         GrantStatus status = GrantStatus::okay;
-        const SharedSpan page =
-            refs.size() == 1 ? find({.ref = refs[0], .length = page_size}, access, status) : SharedSpan();
-        if (page.empty()) return peer_fault("grant reference");
+        for (std::size_t i = 0; i < refs.size(); ++i)  // several only as neighbours: this is one allocation
+            if (refs[i].raw != refs[0].raw + i || find({.ref = refs[i], .length = page_size}, access, status).empty())
+                return peer_fault("grant reference");
+        const SharedSpan first = find({.ref = refs[0], .length = page_size}, access, status);
         ++mapped;
-        return MappedPages(*this, 1, page);
+        return MappedPages(*this, 1,
+                           detail::SharedAccess::span(detail::SharedAccess::base(first), refs.size() * page_size));
     }
     Status copy(std::span<GrantCopy> batch) override {
+        if (copies_until_failure-- == 0) return host_fault(ENOMEM, "copy");
         for (GrantCopy& one : batch) {
             const bool from = one.direction == GrantCopy::Direction::from_peer;
             const GrantRange& range = from ? one.source : one.target;
@@ -73,7 +78,15 @@ class LendingHypervisor final : public Hypervisor {
     std::size_t quarantined_pages() const override { return 0; }
     void retry_quarantine() override {}
 
+    // The peer ends a grant: it cannot be reached any more; where it is mapped it stays, as on Xen.
+    void withdraw(std::uint32_t first) {
+        ended_.push_back(std::move(regions_.at(first).base));
+        regions_.erase(first);
+    }
+
     int mapped = 0;  // must be 0 when everything was given back
+    // The system runs short: the call after so many fails. Negative: none does.
+    int maps_until_failure = -1, copies_until_failure = -1;
 
   protected:
     Result<End> end(SharedPages&) override { return End::ended; }
@@ -105,17 +118,7 @@ class LendingHypervisor final : public Hypervisor {
     bool direct_view_;
     std::uint32_t next_ = 8;
     std::map<std::uint32_t, Region> regions_;
-};
-
-// An event channel's two ends without a hypervisor: a pipe each way.
-struct LooseChannel {
-    EventChannel ours, theirs;
-    static LooseChannel make() {
-        int one[2], two[2];
-        if (::pipe2(one, O_CLOEXEC | O_NONBLOCK) != 0 || ::pipe2(two, O_CLOEXEC | O_NONBLOCK) != 0) std::abort();
-        return {EventChannel(EventChannel::Kind::local, DomainId(2), Port(1), Fd(one[0]), Fd(two[1])),
-                EventChannel(EventChannel::Kind::local, DomainId(1), Port(1), Fd(two[0]), Fd(one[1]))};
-    }
+    std::vector<std::unique_ptr<std::byte, Free>> ended_;
 };
 
 }  // namespace caisson::test
