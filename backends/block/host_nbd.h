@@ -12,8 +12,12 @@
 // connects anew when the device connects again.
 #pragma once
 
+#include <sys/socket.h>
+
+#include <array>
 #include <deque>
 #include <memory>
+#include <optional>
 #include <vector>
 
 #include "backends/block/config.h"
@@ -28,5 +32,72 @@ void allow_nbd_host(WorkerPolicy& policy);
 // Reads its part of the handover. `completions` outlives the host.
 Result<std::unique_ptr<Host>> make_nbd_host(WorkerContext& context, const Config& config, HandoverReader& handover,
                                             Completions& completions);
+
+class NbdHost final : public Host, private KernelAnswers {
+  public:
+    NbdHost(Loop& loop, Fd socket, const Geometry& geometry, Completions& completions, Log& log);
+    ~NbdHost() override;
+
+    Geometry geometry() const override { return geometry_; }
+    void submit(const Io& io) override;
+    void flush_batch() override { send(); }
+    void resized(std::uint64_t sectors) override { geometry_.sectors = sectors; }
+    std::size_t pending() const override { return works_.size() - free_.size(); }
+
+  private:
+    static constexpr std::size_t request_bytes = 28, reply_bytes = 16;
+    using RequestBytes = std::array<std::byte, request_bytes>;
+
+    // An Io that is not done. It is over when the kernel has sent all of it *and* the server has answered: the answer
+    // may be seen first.
+    struct Work {
+        enum class Stage : std::uint8_t { free, queued, sending, sent } stage = Stage::free;
+        bool answered = false;
+        int error = 0;
+        Tag tag{};
+        Operation operation = Operation::read;
+        std::uint32_t serial = 0;  // in the cookie: an answer to an earlier user of this place is found out
+        std::uint64_t offset = 0, left = 0;
+        std::uint32_t asked = 0;  // of `left`, by the request that is out
+        RequestBytes request{};
+        std::vector<iovec> parts;
+    };
+
+    // What the kernel is to move next, over however many calls.
+    struct Transfer {
+        std::vector<iovec> parts;
+        std::size_t first = 0;
+        msghdr message{};
+        bool busy = false;
+        bool advance(std::size_t bytes);  // true: all of it
+        void point();
+    };
+
+    void answered(std::uint32_t token, int result) override;
+    void send();
+    void sent(int result);
+    void receive();
+    void received(int result);
+    Status take_reply();
+    void settle_payload();
+    void encode(Work& work, std::uint32_t token);
+    void settle(std::uint32_t token);
+    void finish(std::uint32_t token, int error);
+    void break_off(const char* why);
+    void fail_all();
+
+    Loop& loop_;
+    Fd socket_;
+    Geometry geometry_;
+    Completions& completions_;
+    Log& log_;
+    bool broken_ = false;
+    std::vector<std::unique_ptr<Work>> works_;  // by token; stable, the kernel reads them
+    std::vector<std::uint32_t> free_, batch_;
+    std::deque<std::uint32_t> queue_;
+    Transfer out_, in_;
+    std::array<std::byte, reply_bytes> reply_{};
+    std::optional<std::uint32_t> payload_of_;  // what is being received is this read's data, then the next reply
+};
 
 }  // namespace caisson::block::backend

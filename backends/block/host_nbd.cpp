@@ -1,0 +1,257 @@
+#include "backends/block/host_nbd.h"
+
+#include <endian.h>
+#include <liburing.h>
+
+#include <algorithm>
+#include <cstring>
+
+namespace caisson::block::backend {
+
+namespace {
+
+constexpr std::uint32_t request_magic = 0x25609513, reply_magic = 0x67446698;
+enum Command : std::uint16_t { command_read = 0, command_write = 1, command_flush = 3, command_trim = 4 };
+constexpr std::uint32_t token_send = 0, token_receive = 1;
+constexpr std::uint32_t largest_request = 1u << 30;  // of a trim; whatever carries data is far smaller
+constexpr std::size_t most_parts = 512;              // of one send; the kernel takes 1024
+static_assert(max_request_bytes <= largest_request);
+
+template <class T>
+T take(const std::byte*& from) {
+    T value;
+    std::memcpy(&value, from, sizeof value);
+    from += sizeof value;
+    return value;
+}
+template <class T>
+void put(std::byte*& to, T value) {
+    std::memcpy(to, &value, sizeof value);
+    to += sizeof value;
+}
+
+Command command_of(Operation operation) {
+    switch (operation) {
+        case Operation::read: return command_read;
+        case Operation::write: return command_write;
+        case Operation::discard: return command_trim;
+        case Operation::flush:
+        case Operation::barrier: break;
+    }
+    return command_flush;
+}
+
+// The protocol's numbers are Linux'; any that it does not name is an EIO.
+int error_of(std::uint32_t nbd) {
+    constexpr std::uint32_t known[] = {EPERM, EIO, ENOMEM, EINVAL, ENOSPC, EOVERFLOW, EOPNOTSUPP, ESHUTDOWN};
+    return nbd == 0 || std::ranges::find(known, nbd) != std::end(known) ? static_cast<int>(nbd) : EIO;
+}
+
+}  // namespace
+
+void allow_nbd_host(WorkerPolicy& policy) {
+    for (const std::uint8_t operation : {IORING_OP_SENDMSG, IORING_OP_RECVMSG}) policy.operations.push_back(operation);
+}
+
+Result<std::unique_ptr<Host>> make_nbd_host(WorkerContext& context, const Config& config, HandoverReader& handover,
+                                            Completions& completions) {
+    Fd socket = TRY(handover.fd());
+    return std::make_unique<NbdHost>(context.loop, std::move(socket), config.geometry, completions, context.log);
+}
+
+NbdHost::NbdHost(Loop& loop, Fd socket, const Geometry& geometry, Completions& completions, Log& log)
+    : loop_(loop), socket_(std::move(socket)), geometry_(geometry), completions_(completions), log_(log) {}
+
+// A shut down socket ends what the kernel does with it, and with our buffers.
+NbdHost::~NbdHost() {
+    ::shutdown(socket_.get(), SHUT_RDWR);
+    loop_.forget(*this);
+}
+
+// ---- Out -----------------------------------------------------------------------------------------------------------
+
+void NbdHost::submit(const Io& io) {
+    if (broken_) return completions_.done(io.tag, EIO);
+    if (free_.empty()) {
+        free_.push_back(static_cast<std::uint32_t>(works_.size()));
+        works_.push_back(std::make_unique<Work>());
+    }
+    const std::uint32_t token = free_.back();
+    free_.pop_back();
+    Work& work = *works_[token];
+    work.tag = io.tag;
+    work.operation = io.operation;
+    work.offset = io.offset;
+    work.left = io.operation == Operation::flush || io.operation == Operation::barrier ? 0 : io.length;
+    work.parts.clear();
+    for (const SharedSpan& span : io.shared) work.parts.push_back(span.for_kernel());
+    if (!io.bounced.empty()) work.parts.push_back({io.bounced.data(), io.bounced.size()});
+    encode(work, token);
+    send();
+}
+
+// The next request of a work: all of it, but for a huge trim.
+void NbdHost::encode(Work& work, std::uint32_t token) {
+    work.stage = Work::Stage::queued;
+    work.answered = false;
+    work.error = 0;
+    ++work.serial;
+    work.asked = static_cast<std::uint32_t>(std::min<std::uint64_t>(work.left, largest_request));
+    const bool flush = command_of(work.operation) == command_flush;
+    std::byte* to = work.request.data();
+    put(to, htobe32(request_magic));
+    put(to, std::uint16_t{0});
+    put(to, htobe16(command_of(work.operation)));
+    put(to, htobe64(std::uint64_t{work.serial} << 32 | token));
+    put(to, htobe64(flush ? 0 : work.offset));
+    put(to, htobe32(work.asked));
+    queue_.push_back(token);
+}
+
+// One call carries as many requests as have gathered while the last one was out.
+void NbdHost::send() {
+    if (out_.busy || queue_.empty() || broken_) return;
+    out_.parts.clear();
+    out_.first = 0;
+    while (!queue_.empty() && (batch_.empty() || out_.parts.size() < most_parts)) {
+        const std::uint32_t token = queue_.front();
+        Work& work = *works_[token];
+        const bool data = work.operation == Operation::write;
+        if (!batch_.empty() && out_.parts.size() + 1 + (data ? work.parts.size() : 0) > most_parts) break;
+        queue_.pop_front();
+        batch_.push_back(token);
+        work.stage = Work::Stage::sending;
+        out_.parts.push_back({work.request.data(), work.request.size()});
+        if (data) out_.parts.insert(out_.parts.end(), work.parts.begin(), work.parts.end());
+    }
+    out_.busy = true;
+    out_.point();
+    io_uring_prep_sendmsg(loop_.prepare(*this, token_send), socket_.get(), &out_.message, MSG_NOSIGNAL);
+    receive();
+}
+
+void NbdHost::sent(int result) {
+    out_.busy = false;
+    if (broken_) return fail_all();
+    if (result <= 0 && result != -EINTR && result != -EAGAIN) return break_off("does not take requests");
+    if (!out_.advance(result > 0 ? static_cast<std::size_t>(result) : 0)) {
+        out_.busy = true;
+        out_.point();
+        io_uring_prep_sendmsg(loop_.prepare(*this, token_send), socket_.get(), &out_.message, MSG_NOSIGNAL);
+        return;
+    }
+    for (const std::uint32_t token : std::exchange(batch_, {})) {
+        works_[token]->stage = Work::Stage::sent;
+        settle(token);
+    }
+    send();
+}
+
+// ---- In ------------------------------------------------------------------------------------------------------------
+
+void NbdHost::receive() {
+    if (in_.busy || broken_) return;
+    if (in_.first == in_.parts.size()) {
+        in_.parts.assign(1, {reply_.data(), reply_.size()});
+        in_.first = 0;
+    }
+    in_.busy = true;
+    in_.point();
+    io_uring_prep_recvmsg(loop_.prepare(*this, token_receive), socket_.get(), &in_.message, 0);
+}
+
+// `busy` all along: what is answered here may bring the next submit(), which must not ask for more yet.
+void NbdHost::received(int result) {
+    if (broken_) return in_.busy = false, fail_all();
+    const char* fault = result == 0                                           ? "has closed the connection"
+                        : result < 0 && result != -EINTR && result != -EAGAIN ? "cannot be heard any more"
+                                                                              : nullptr;
+    if (fault == nullptr && in_.advance(result > 0 ? static_cast<std::size_t>(result) : 0))
+        if (const Status taken = take_reply(); !taken) fault = taken.error().what;
+    // The payload is here when only the next reply's bytes are missing.
+    if (fault == nullptr && payload_of_ && in_.first + 1 == in_.parts.size()) settle_payload();
+    in_.busy = false;
+    if (fault != nullptr) return break_off(fault);
+    if (pending() > 0) receive();
+}
+
+// The server is not believed: what it answers must be asked, once.
+Status NbdHost::take_reply() {
+    if (payload_of_) settle_payload();
+    const std::byte* from = reply_.data();
+    if (be32toh(take<std::uint32_t>(from)) != reply_magic) return peer_fault("does not speak simple replies");
+    const int error = error_of(be32toh(take<std::uint32_t>(from)));
+    const std::uint64_t cookie = be64toh(take<std::uint64_t>(from));
+    const auto token = static_cast<std::uint32_t>(cookie);
+    if (token >= works_.size()) return peer_fault("answers what was never asked");
+    Work& work = *works_[token];
+    const bool out = work.stage == Work::Stage::sending || work.stage == Work::Stage::sent;
+    if (!out || work.answered || work.serial != cookie >> 32) return peer_fault("answers what was never asked");
+    work.error = error;
+    if (work.operation == Operation::read && error == 0) {
+        payload_of_ = token;
+        in_.parts = work.parts;
+        in_.parts.push_back({reply_.data(), reply_.size()});
+        in_.first = 0;
+        return {};
+    }
+    work.answered = true;
+    settle(token);
+    return {};
+}
+
+void NbdHost::settle_payload() {
+    const std::uint32_t token = *std::exchange(payload_of_, std::nullopt);
+    works_[token]->answered = true;
+    settle(token);
+}
+
+// ---- Ends ----------------------------------------------------------------------------------------------------------
+
+void NbdHost::settle(std::uint32_t token) {
+    Work& work = *works_[token];
+    if (work.stage != Work::Stage::sent || !work.answered) return;
+    work.left -= work.asked;
+    work.offset += work.asked;
+    if (work.error != 0 || work.left == 0) return finish(token, work.error);
+    encode(work, token);
+    send();
+}
+
+void NbdHost::finish(std::uint32_t token, int error) {
+    works_[token]->stage = Work::Stage::free;
+    free_.push_back(token);
+    completions_.done(works_[token]->tag, error);
+}
+
+void NbdHost::break_off(const char* why) {
+    broken_ = true;
+    log_.say(std::string("the disk's NBD server ") + why + ": all requests fail until the disk connects again");
+    ::shutdown(socket_.get(), SHUT_RDWR);
+    fail_all();
+}
+
+// Once the kernel has let go of the buffers.
+void NbdHost::fail_all() {
+    if (out_.busy || in_.busy) return;
+    for (std::uint32_t token = 0; token < works_.size(); ++token)
+        if (works_[token]->stage != Work::Stage::free) finish(token, EIO);
+}
+
+void NbdHost::answered(std::uint32_t token, int result) { token == token_send ? sent(result) : received(result); }
+
+bool NbdHost::Transfer::advance(std::size_t bytes) {
+    while (first < parts.size() && bytes >= parts[first].iov_len) bytes -= parts[first++].iov_len;
+    if (first == parts.size()) return true;
+    parts[first].iov_base = static_cast<char*>(parts[first].iov_base) + bytes;
+    parts[first].iov_len -= bytes;
+    return false;
+}
+
+void NbdHost::Transfer::point() {
+    message = {};
+    message.msg_iov = parts.data() + first;
+    message.msg_iovlen = std::min<std::size_t>(parts.size() - first, UIO_MAXIOV);
+}
+
+}  // namespace caisson::block::backend
