@@ -1,0 +1,21 @@
+#include "frontends/block/queue.h"
+
+namespace caisson::block::frontend {
+
+Result<Queue> Queue::open(SharedPages pages, EventChannel channel, QueueJournal& journal,
+                          std::span<Pieces, most_tags> pieces, QueueStats& stats) {
+    RingIndices& indices = journal.ring;
+    const std::uint32_t taken = indices.consumed - journal.answered;
+    if (taken > 1) return host_fault(EBADMSG, "journal: answers not accounted for");
+    // The response still stands in its slot: nothing is pushed before it is accounted for.
+    indices.consumed = journal.answered;
+    const PieceId last{journal.last_tag, journal.last_piece};
+    if (!last.valid()) return host_fault(EBADMSG, "journal: last piece");
+    if (journal.last_index == indices.produced) pieces[last.tag].sent &= ~last.bit();  // noted, and never pushed
+    const SharedSpan memory = pages.memory();
+    Queue queue(std::move(pages), std::move(channel), TRY(FrontRing<Native>::attach(memory, indices)), journal, stats);
+    queue.again_ = taken == 1;
+    return queue;
+}
+
+}  // namespace caisson::block::frontend
