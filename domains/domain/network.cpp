@@ -92,7 +92,8 @@ void Network::check(const Status& done) {
 
 void Network::refresh() {
     std::array<char, 8192> news;
-    while (::recv(links_.get(), news.data(), news.size(), MSG_TRUNC) > 0 || errno == ENOBUFS) continue;
+    for (ssize_t got = 1; got > 0 || (got < 0 && errno == ENOBUFS);)
+        got = ::recv(links_.get(), news.data(), news.size(), MSG_TRUNC);
     for (const auto& interface : plan_->interfaces) {
         const unsigned index = ::if_nametoindex(interface.device.c_str());
         unsigned& known = configured_[interface.device];

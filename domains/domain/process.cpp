@@ -36,7 +36,7 @@ constexpr std::size_t last_words = 400;
         if (terminal > 2) ::close(terminal);
     } else {
         const int input = io.input >= 0 ? io.input : ::open("/dev/null", O_RDONLY);
-        ::dup2(input, 0);
+        if (input < 0 || ::dup2(input, 0) < 0) ::_exit(126);
         if (io.output >= 0 && (::dup2(io.output, 1) < 0 || ::dup2(io.output, 2) < 0)) ::_exit(126);
     }
     ::execvp(arguments[0], arguments);
