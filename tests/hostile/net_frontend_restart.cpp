@@ -50,7 +50,7 @@ TEST_CASE("a successor keeps the posted buffers and leaves the backend's ids alo
     front.start(true);
     CHECK(front.queue().rx.request_producer() == posted);
     CHECK(front.hypervisor.shares() == shares + 1);  // a new arena for transmit, the old one still there
-    CHECK(front.queue().channel.backend.clear());    // told once
+    CHECK(front.queue().channel.theirs.clear());     // told once
 
     for (int i = 0; i < 10; ++i) front.program_sends(frame(100));
     front.turns();

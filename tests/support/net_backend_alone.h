@@ -16,40 +16,33 @@
 #include "backends/net/journal.h"
 #include "backends/net/net.h"
 #include "protocols/net_packets.h"
-#include "ring/shared_ring.h"
 #include "tests/support/lending_hypervisor.h"
+#include "tests/support/ring_words.h"
 
 namespace caisson::test {
 
 // The frontend's end of a shared ring, without any manners.
 template <class P>
-class LyingRing {
+class LyingRing : public RingWords<P> {
   public:
     using Request = typename P::Request;
     using Response = typename P::Response;
 
-    explicit LyingRing(SharedSpan page) : page_(page) { (void)FrontRing<P>::initialise(page, unused_); }
+    explicit LyingRing(SharedSpan page) : RingWords<P>(page) { (void)FrontRing<P>::initialise(page, unused_); }
 
-    void put(std::uint32_t index, const Request& request) {
-        (void)page_.copy_in(at(index), std::as_bytes(std::span(&request, 1)));
-    }
+    void put(std::uint32_t index, const Request& request) { this->put_slot(index, request); }
     // As the next request, visible when shown.
     void add(const Request& request) { put(produced_++, request); }
     void show() { producer(produced_); }
-    void producer(std::uint32_t value) { put_word(0, value); }
-    void response_event(std::uint32_t value) { put_word(12, value); }
+    void producer(std::uint32_t value) { this->put_request_producer(value); }
+    using RingWords<P>::response_event;
+    void response_event(std::uint32_t value) { this->put_response_event(value); }
     std::uint32_t produced() const { return produced_; }
-    std::uint32_t request_event() const { return word(4); }
 
-    std::uint32_t response_producer() const { return word(8); }
-    Response response(std::uint32_t index) const {
-        Response out{};
-        (void)page_.copy_out(at(index), std::as_writable_bytes(std::span(&out, 1)));
-        return out;
-    }
+    Response response(std::uint32_t index) const { return this->template slot<Response>(index); }
     // The next response that was not taken, if there is one.
     std::optional<Response> take() {
-        if (taken_ == response_producer()) return std::nullopt;
+        if (taken_ == this->response_producer()) return std::nullopt;
         return response(taken_++);
     }
     std::uint32_t taken() const { return taken_; }
@@ -58,21 +51,8 @@ class LyingRing {
         while (auto one = take()) all.push_back(*one);
         return all;
     }
-    SharedSpan page() const { return page_; }
 
   private:
-    static std::size_t at(std::uint32_t index) {
-        return ring_header_bytes + index % ring_slots<P>(page_size) * ring_slot_bytes<P>;
-    }
-    std::uint32_t word(std::size_t offset) const {
-        std::uint32_t value = 0;
-        (void)page_.copy_out(offset, std::as_writable_bytes(std::span(&value, 1)));
-        return value;
-    }
-    void put_word(std::size_t offset, std::uint32_t value) {
-        (void)page_.copy_in(offset, std::as_bytes(std::span(&value, 1)));
-    }
-    SharedSpan page_;
     RingIndices unused_;
     std::uint32_t produced_ = 0, taken_ = 0;
 };
@@ -273,8 +253,7 @@ class BackendAlone {
     }
 };
 
-// ---- Packets
-// -----------------------------------------------------------------------------------------------------------
+// ---- Packets ----
 
 inline std::vector<std::byte> bytes_of(std::initializer_list<int> values) {
     std::vector<std::byte> out;

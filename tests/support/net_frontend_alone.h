@@ -16,68 +16,41 @@
 #include "frontends/net/link.h"
 #include "frontends/net/net.h"
 #include "protocols/net_packets.h"
-#include "ring/shared_ring.h"
+#include "tests/support/loose_channel.h"
 #include "tests/support/private_hypervisor.h"
+#include "tests/support/ring_words.h"
 
 namespace caisson::test {
 
 // The backend's end of a shared ring, without any manners.
 template <class P>
-class RawRing {
+class RawRing : public RingWords<P> {
   public:
-    explicit RawRing(SharedSpan page) : page_(page) {}
+    using Request = typename P::Request;
+    using Response = typename P::Response;
 
-    std::uint32_t request_producer() const { return word(0); }
-    void request_event(std::uint32_t value) { put_word(4, value); }
-    void response_producer(std::uint32_t value) { put_word(8, value), produced_ = value; }
-    std::uint32_t response_event() const { return word(12); }
+    explicit RawRing(SharedSpan page) : RingWords<P>(page) {}
 
-    typename P::Request request(std::uint32_t index) const {
-        typename P::Request out{};
-        (void)page_.copy_out(at(index), std::as_writable_bytes(std::span(&out, 1)));
-        return out;
-    }
+    using RingWords<P>::request_event, RingWords<P>::response_producer;
+    void request_event(std::uint32_t value) { this->put_request_event(value); }
+    void response_producer(std::uint32_t value) { this->put_response_producer(value), produced_ = value; }
+
+    Request request(std::uint32_t index) const { return this->template slot<Request>(index); }
     // The next request that was not taken, if there is one.
-    std::optional<typename P::Request> take() {
-        if (taken_ == request_producer()) return std::nullopt;
+    std::optional<Request> take() {
+        if (taken_ == this->request_producer()) return std::nullopt;
         return request(taken_++);
     }
-    void put(std::uint32_t index, const typename P::Response& response) {
-        (void)page_.copy_in(at(index), std::as_bytes(std::span(&response, 1)));
-    }
+    void put(std::uint32_t index, const Response& response) { this->put_slot(index, response); }
     // The next response, seen by the frontend at once.
-    void respond(const typename P::Response& response) {
+    void respond(const Response& response) {
         put(produced_, response);
         response_producer(produced_ + 1);
     }
     std::uint32_t produced() const { return produced_; }
 
   private:
-    static std::size_t at(std::uint32_t index) {
-        return ring_header_bytes + index % ring_slots<P>(page_size) * ring_slot_bytes<P>;
-    }
-    std::uint32_t word(std::size_t offset) const {
-        std::uint32_t value = 0;
-        (void)page_.copy_out(offset, std::as_writable_bytes(std::span(&value, 1)));
-        return value;
-    }
-    void put_word(std::size_t offset, std::uint32_t value) {
-        (void)page_.copy_in(offset, std::as_bytes(std::span(&value, 1)));
-    }
-    SharedSpan page_;
     std::uint32_t taken_ = 0, produced_ = 0;
-};
-
-// Both ends of an event channel, as the local port makes them: a pipe each way.
-struct ChannelPair {
-    EventChannel frontend, backend;
-    static ChannelPair make() {
-        int there[2], back[2];
-        if (::pipe2(there, O_CLOEXEC | O_NONBLOCK) != 0 || ::pipe2(back, O_CLOEXEC | O_NONBLOCK) != 0)
-            throw std::runtime_error("pipe");
-        return {EventChannel(EventChannel::Kind::local, DomainId(2), Port(1), Fd(back[0]), Fd(there[1])),
-                EventChannel(EventChannel::Kind::local, DomainId(1), Port(1), Fd(there[0]), Fd(back[1]))};
-    }
 };
 
 class FrontendAlone {
@@ -88,7 +61,7 @@ class FrontendAlone {
 
     struct Queue {
         SharedPages tx_pages, rx_pages;
-        ChannelPair channel;
+        LooseChannel channel;
         Tx tx;
         Rx rx;
     };
@@ -98,12 +71,12 @@ class FrontendAlone {
         for (unsigned i = 0; i < link.queues; ++i) {
             SharedPages tx = ring_page<net::TxRing>(), rx = ring_page<net::RxRing>();
             const SharedSpan tx_memory = tx.memory(), rx_memory = rx.memory();
-            queues.push_back({std::move(tx), std::move(rx), ChannelPair::make(), Tx(tx_memory), Rx(rx_memory)});
+            queues.push_back({std::move(tx), std::move(rx), LooseChannel::make(), Tx(tx_memory), Rx(rx_memory)});
         }
         if (link.receive_hash) {
             control_pages = ring_page<net::ControlRing>();
             control.emplace(control_pages.memory());
-            control_channel = ChannelPair::make();
+            control_channel = LooseChannel::make();
         }
         journal.resize(sizeof(net::frontend::Journal));
         loop = take(Loop::make());
@@ -167,7 +140,7 @@ class FrontendAlone {
         return count;
     }
     Queue& queue(unsigned i = 0) { return queues[i]; }
-    void ring_bell(unsigned i = 0) { (void)queues[i].channel.backend.notify(); }
+    void ring_bell(unsigned i = 0) { (void)queues[i].channel.theirs.notify(); }
 
     static net::frontend::Link default_link() {
         return {
@@ -184,7 +157,7 @@ class FrontendAlone {
     std::vector<Queue> queues;
     SharedPages control_pages;
     std::optional<Control> control;
-    ChannelPair control_channel;
+    LooseChannel control_channel;
     std::vector<std::byte> journal;
     DeviceStats stats;
     Log log{"vif under test"};
@@ -221,11 +194,11 @@ class FrontendAlone {
             (void)handover.put(*ports[i]);
             (void)handover.put(queues[i].tx_pages);
             (void)handover.put(queues[i].rx_pages);
-            (void)handover.put(queues[i].channel.frontend);
+            (void)handover.put(queues[i].channel.ours);
         }
         if (link.receive_hash) {
             (void)handover.put(control_pages);
-            (void)handover.put(control_channel.frontend);
+            (void)handover.put(control_channel.ours);
         }
         return take(handover.reader());
     }
