@@ -2,6 +2,7 @@
 
 #include <array>
 
+#include "backends/block/block.h"
 #include "backends/console/console.h"
 #include "backends/net/net.h"
 #include "frontends/console/console.h"
@@ -13,6 +14,7 @@ Catalogue catalogue() {
     static const std::array classes{
         ClassEntry{"vif", net::frontend_half(), net::backend_half()},
         ClassEntry{"console", console::frontend_half(), console::backend_half()},
+        ClassEntry{"vbd", {}, block::backend_half()},
     };
     return classes;
 }
