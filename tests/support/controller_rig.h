@@ -59,6 +59,7 @@ class ControllerThread {
     void stop() {
         if (!thread_.joinable()) return;
         loop_.load()->stop();
+        asked_.set_value();
         thread_.join();
     }
 
@@ -75,11 +76,12 @@ class ControllerThread {
         loop_ = loop.get();
         started_.set_value();
         loop->run();
+        asked_.get_future().wait();  // a controller that lost its hypervisor stops its loop before we do
         controller.stop();
         for (int i = 0; i < 200 && !controller.idle(); ++i) loop->turn(10ms);
     }
 
-    std::promise<void> started_;
+    std::promise<void> started_, asked_;
     std::atomic<Loop*> loop_{nullptr};
     std::thread thread_;
 };
