@@ -4,7 +4,9 @@
 #include <sys/ioctl.h>
 #include <sys/mman.h>
 #include <unistd.h>
+extern "C" {  // the header does not say so itself
 #include <xengnttab.h>
+}
 
 #include <csignal>
 #include <optional>
