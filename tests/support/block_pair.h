@@ -1,0 +1,360 @@
+// A disk between two domains of a local hypervisor: a real backend, and a block::Disk (or a real frontend worker).
+//
+//     BlockWorld world({.nodes = {{"params", "memory:16M"}}});
+//     auto disk = world.disk();                       // frontends/block/disk.h, in this thread
+//     world.backend().kill();                         // the worker dies, the next one comes
+//     world.until([&] { return answered == asked; });
+//
+// Workers are served in this thread, or (BlockOptions::processes) in processes of their own, which can be killed: the
+// next one gets the same handover, journal and descriptors.
+#pragma once
+
+#include <dirent.h>
+#include <signal.h>
+#include <sys/mman.h>
+#include <sys/prctl.h>
+#include <sys/socket.h>
+#include <sys/wait.h>
+
+#include <map>
+
+#include "backends/block/block.h"
+#include "frontends/block/block.h"
+#include "frontends/block/disk.h"
+#include "ring/endpoint.h"
+#include "ring/local/port.h"
+#include "tests/support/local_xen.h"
+
+namespace caisson::test {
+
+using BlockNodes = std::map<std::string, std::string>;
+
+// One half of one device: what a controller does, without its sandbox.
+class BlockSide final : public EndpointHost {
+  public:
+    BlockSide(LocalXen::Domain& domain, DeviceAddress address, std::unique_ptr<DeviceControl> control, ClassHalf half,
+              bool processes)
+        : domain_(domain),
+          half_(half),
+          processes_(processes),
+          log_(address.name()),
+          loop_(need(Loop::make())),
+          store_(need(Store::open(domain.xenstored))),
+          peer_(address.peer()),
+          endpoint_(std::make_unique<Endpoint>(address, std::move(control), *domain.hypervisor, store_, *this, log_)) {
+        need(store_.watch(peer_directory(address), "peer"));
+        need(store_.watch(own_directory(address), "own"));
+        stats_ = shared_bytes(sizeof(DeviceStats));
+        new (stats_.data()) DeviceStats;
+        endpoint_->look();
+    }
+    ~BlockSide() override {
+        end_worker();
+        endpoint_.reset();
+        if (!journal_.empty()) ::munmap(journal_.data(), journal_.size());
+        ::munmap(stats_.data(), stats_.size());
+    }
+
+    void attach(Handover handover) override {
+        handover_ = std::move(handover);
+        if (!journal_.empty()) ::munmap(journal_.data(), journal_.size());
+        journal_ = shared_bytes(std::max<std::size_t>(handover_.journal_bytes, 1));
+        agent_ = need(domain_.hypervisor->restrict_to(std::span(&peer_, 1)));
+        attached_ = true;
+        start_worker(false);
+    }
+    void detach() override {
+        end_worker();
+        attached_ = false;
+        handover_ = {};
+        agent_.reset();
+        answers_.push_back([this] { endpoint_->detached(); });
+    }
+    void update(std::vector<std::byte> message) override {
+        if (worker_) (void)worker_->update(message);
+        if (process_ > 0) (void)!::send(mail_[0].get(), message.data(), message.size(), MSG_NOSIGNAL);
+    }
+    void timer(std::optional<std::chrono::milliseconds> delay) override {
+        due_ = delay ? std::optional(Loop::Clock::now() + *delay) : std::nullopt;
+    }
+    void step() {
+        bool look = false;
+        while (store_.take_event()) look = true;
+        if (look) endpoint_->look();
+        for (auto answers = std::exchange(answers_, {}); auto& answer : answers) answer();
+        if (due_ && Loop::Clock::now() >= *due_) due_.reset(), endpoint_->expired();
+        if (!processes_) (void)loop_->turn({});
+    }
+
+    // kill -9 and the next one at once. Only with processes.
+    void kill() {
+        if (!attached_) return;
+        ::kill(process_, SIGKILL);
+        ::waitpid(process_, nullptr, 0);
+        start_worker(true);
+    }
+    // Takes the device away from its peer and lets it come back, as a controller that is started anew.
+    void stop() { endpoint_->stop(); }
+
+    Endpoint& endpoint() { return *endpoint_; }
+    Store& store() { return store_; }
+    Hypervisor& hypervisor() { return *domain_.hypervisor; }
+    DeviceStats& stats() { return *reinterpret_cast<DeviceStats*>(stats_.data()); }
+    std::span<std::byte> journal() { return journal_; }
+    std::optional<Error> complaint;
+
+  private:
+    static std::span<std::byte> shared_bytes(std::size_t size) {
+        void* memory = ::mmap(nullptr, size, PROT_READ | PROT_WRITE, MAP_SHARED | MAP_ANONYMOUS, -1, 0);
+        if (memory == MAP_FAILED) throw std::runtime_error("mmap");
+        return {static_cast<std::byte*>(memory), size};
+    }
+    WorkerContext context(Loop& loop, Hypervisor& hypervisor, bool successor) {
+        return {.loop = loop,
+                .hypervisor = hypervisor,
+                .address = endpoint_->address(),
+                .journal = journal_.first(handover_.journal_bytes),
+                .successor = successor,
+                .stats = stats(),
+                .log = log_,
+                .broken =
+                    [this](const Error& error) {
+                        log_.say("broken: " + error.message());
+                        if (processes_) return;
+                        answers_.push_back([this, error] {
+                            complaint = error;
+                            endpoint_->broken(error);
+                        });
+                    },
+                .publish =
+                    [this](std::string_view key, std::string_view value) {
+                        if (processes_) return;
+                        answers_.push_back([this, key = std::string(key), value = std::string(value)] {
+                            endpoint_->publish(key, value);
+                        });
+                    },
+                .group = group_};
+    }
+    void start_worker(bool successor) {
+        if (processes_) {
+            start_process(successor);
+            if (!successor) answers_.push_back([this] { endpoint_->attached(); });
+            return;
+        }
+        hypervisor_ = need(local::open_restricted(need(agent_.duplicate())));
+        auto reader = need(handover_.reader());
+        auto worker = half_.serve(context(*loop_, *hypervisor_, successor), reader);
+        if (!worker) {
+            complaint = worker.error();
+            answers_.push_back([this, error = worker.error()] { endpoint_->failed(error); });
+            return;
+        }
+        worker_ = std::move(*worker);
+        answers_.push_back([this] { endpoint_->attached(); });
+    }
+    void start_process(bool successor) {
+        int ends[2];
+        if (::socketpair(AF_UNIX, SOCK_SEQPACKET | SOCK_CLOEXEC, 0, ends) != 0) throw std::runtime_error("socketpair");
+        mail_[0].reset(ends[0]), mail_[1].reset(ends[1]);
+        process_ = ::fork();
+        if (process_ != 0) return;
+        ::prctl(PR_SET_PDEATHSIG, SIGKILL);
+        ::prctl(PR_SET_NAME, "block worker");
+        auto loop = need(Loop::make());
+        auto hypervisor = need(local::open_restricted(need(agent_.duplicate())));
+        auto reader = need(handover_.reader());
+        auto worker = half_.serve(context(*loop, *hypervisor, successor), reader);
+        if (!worker) {
+            std::fprintf(stderr, "worker: %s\n", worker.error().message().c_str());
+            ::_exit(1);
+        }
+        const auto mail = loop->watch(mail_[1].get(), POLLIN, [&](short) {
+            std::array<std::byte, 4096> bytes;
+            const ssize_t got = ::recv(mail_[1].get(), bytes.data(), bytes.size(), MSG_DONTWAIT);
+            if (got == 0) ::_exit(0);
+            if (got > 0) (void)(*worker)->update(std::span(bytes).first(static_cast<std::size_t>(got)));
+        });
+        loop->run();
+        ::_exit(0);
+    }
+    void end_worker() {
+        worker_.reset();
+        hypervisor_.reset();
+        if (process_ <= 0) return;
+        ::kill(process_, SIGKILL);
+        ::waitpid(process_, nullptr, 0);
+        process_ = 0;
+    }
+
+    LocalXen::Domain& domain_;
+    ClassHalf half_;
+    bool processes_, attached_ = false;
+    Log log_;
+    std::unique_ptr<Loop> loop_;
+    Store store_;
+    std::span<std::byte> stats_, journal_;
+    Handover handover_;
+    Fd agent_, mail_[2];
+    std::unique_ptr<Hypervisor> hypervisor_;
+    std::unique_ptr<DeviceWorker> worker_;
+    std::shared_ptr<void> group_;
+    pid_t process_ = 0;
+    std::vector<std::function<void()>> answers_;
+    std::optional<Loop::Clock::time_point> due_;
+    DomainId peer_;
+    std::unique_ptr<Endpoint> endpoint_;
+};
+
+struct BlockOptions {
+    BlockNodes nodes{{"params", "memory:16M"}};  // of the backend's directory
+    bool processes = false;                      // workers in processes of their own
+    block::FrontendOptions frontend{};           // of frontend_worker()
+};
+
+// A guest, a driver domain, and one device between them.
+class BlockWorld {
+  public:
+    static constexpr DeviceId device{51712};
+
+    explicit BlockWorld(BlockOptions options = {})
+        : options_(std::move(options)),
+          front_(xen_.domain()),
+          dom0_(need(Store::open(xen_.directory() + "/dom0/xenstored"))),
+          front_store_(need(Store::open(front_.xenstored))),
+          loop_(need(Loop::make())) {
+        new_backend_domain();
+    }
+    ~BlockWorld() {
+        worker_.reset();
+        back_.reset();
+    }
+
+    // Another driver domain, and the device's nodes point to it; the one before is destroyed.
+    void new_backend_domain() {
+        back_.reset();
+        if (back_domain_) xen_.destroy(*back_domain_);
+        old_domains_.push_back(std::move(back_domain_));
+        back_domain_ = std::make_unique<LocalXen::Domain>(xen_.domain());
+        BlockNodes front{{"backend", back_path()},
+                         {"backend-id", std::to_string(back_domain_->id.raw)},
+                         {"state", "1"},
+                         {"virtual-device", std::to_string(device.raw)},
+                         {"device-type", "disk"}};
+        BlockNodes back{{"frontend", front_path()},
+                        {"frontend-id", std::to_string(front_.id.raw)},
+                        {"online", "1"},
+                        {"state", "1"},
+                        {"mode", "w"},
+                        {"dev", "xvda"},
+                        {"device-type", "disk"}};
+        for (const auto& [key, value] : options_.nodes) back[key] = value;
+        write(back_path(), back_domain_->id, front_.id, back);
+        write(front_path(), front_.id, back_domain_->id, front);
+        start_backend();
+    }
+    // The controller of the backends begins anew; what the device's disk held in memory is gone.
+    void start_backend() {
+        back_.reset();
+        back_ = std::make_unique<BlockSide>(*back_domain_, address(Role::backend), block::backend_half().control(),
+                                            block::backend_half(), options_.processes);
+    }
+    BlockSide& backend() { return *back_; }
+    bool has_backend() const { return back_ != nullptr; }
+    void stop_backend() { back_.reset(); }
+
+    // The frontend as frontd runs it, with an attachment or without.
+    BlockSide& frontend_worker() {
+        worker_ = std::make_unique<BlockSide>(front_, address(Role::frontend),
+                                              block::make_frontend_control(options_.frontend), block::frontend_half(),
+                                              options_.processes);
+        return *worker_;
+    }
+
+    // The disk of a program in the guest. Backends serve while it opens.
+    std::unique_ptr<block::Disk> disk(block::Disk::Options options = {}) {
+        options.device = device;
+        const auto pump = loop_->every(std::chrono::milliseconds(1), [this] { back_->step(); });
+        return need(block::Disk::open(*front_.hypervisor, front_store_, *loop_, options));
+    }
+
+    void step() {
+        if (back_) back_->step();
+        if (worker_) worker_->step();
+        (void)loop_->turn({});
+    }
+    // Steps until `done`; false after a minute: a hang is an error, whatever the machine's speed.
+    template <class Done>
+    bool until(Done&& done) {
+        const auto end = Loop::Clock::now() + std::chrono::seconds(60);
+        while (!done()) {
+            if (Loop::Clock::now() > end) return false;
+            step();
+        }
+        return true;
+    }
+
+    LocalXen& xen() { return xen_; }
+    Store& dom0() { return dom0_; }
+    Loop& loop() { return *loop_; }
+    const LocalXen::Domain& front() const { return front_; }
+    const LocalXen::Domain& back() const { return *back_domain_; }
+    std::string front_path() const {
+        return "/local/domain/" + std::to_string(front_.id.raw) + "/device/vbd/" + std::to_string(device.raw);
+    }
+    std::string back_path() const {
+        return "/local/domain/" + std::to_string(back_domain_->id.raw) + "/backend/vbd/" +
+               std::to_string(front_.id.raw) + "/" + std::to_string(device.raw);
+    }
+
+    // What is in use, for comparing before and after. Descriptors are this process's.
+    struct Usage {
+        std::uint32_t grants, mappings, ports;
+        std::size_t descriptors;
+        bool operator==(const Usage&) const = default;
+    };
+    Usage usage() {
+        Usage all{};
+        for (const local::DomainInfo& info : need(xen_.control().list_domains()))
+            all.grants += info.grants, all.mappings += info.mappings, all.ports += info.ports;
+        DIR* directory = ::opendir("/proc/self/fd");
+        while (::readdir(directory) != nullptr) ++all.descriptors;
+        ::closedir(directory);
+        return all;
+    }
+
+  private:
+    DeviceAddress address(Role role) const {
+        return {.device_class = "vbd", .role = role, .frontend = front_.id, .backend = back_domain_->id, .id = device};
+    }
+    // In one transaction, as a toolstack does it: nobody sees half a device.
+    void write(const std::string& path, DomainId owner, DomainId reader, const BlockNodes& nodes) {
+        need(dom0_.transaction([&]() -> Status {
+            TRY(dom0_.make_directory(path));
+            TRY(dom0_.set_permissions(path, {{.domain = owner}, {.domain = reader, .read = true}}));
+            for (const auto& [key, value] : nodes) TRY(dom0_.write(path + "/" + key, value));
+            return {};
+        }));
+    }
+
+    BlockOptions options_;
+    LocalXen xen_;
+    LocalXen::Domain front_;
+    std::vector<std::unique_ptr<LocalXen::Domain>> old_domains_;
+    std::unique_ptr<LocalXen::Domain> back_domain_;
+    Store dom0_, front_store_;
+    std::unique_ptr<Loop> loop_;
+    std::unique_ptr<BlockSide> back_, worker_;
+};
+
+// Bytes that are a function of `seed`.
+inline std::vector<std::byte> test_bytes(std::size_t size, std::uint32_t seed) {
+    std::vector<std::byte> bytes(size);
+    std::uint32_t value = seed * 2654435761u + 1;
+    for (std::byte& byte : bytes) {
+        value = value * 1664525u + 1013904223u;
+        byte = static_cast<std::byte>(value >> 24);
+    }
+    return bytes;
+}
+
+}  // namespace caisson::test
