@@ -1,0 +1,255 @@
+// NBD disks: against nbdkit, and against servers that lie.
+#include <catch2/catch.hpp>
+
+#include <endian.h>
+#include <signal.h>
+#include <sys/socket.h>
+#include <sys/wait.h>
+
+#include <filesystem>
+#include <thread>
+
+#include "backends/block/host_nbd.h"
+#include "backends/block/target.h"
+#include "tests/support/block_kernel.h"
+
+using namespace caisson;
+using namespace caisson::block;
+using namespace caisson::block::backend;
+using namespace std::chrono_literals;
+
+namespace {
+
+// A server in the foreground, on a socket in a folder of its own.
+struct Nbdkit {
+    explicit Nbdkit(std::vector<std::string> plugin) {
+        std::string name = "/tmp/caisson-nbd-XXXXXX";
+        folder = ::mkdtemp(name.data());
+        socket = folder + "/socket";
+        std::vector<std::string> words{"nbdkit", "-f", "-U", socket};
+        words.insert(words.end(), plugin.begin(), plugin.end());
+        std::vector<char*> argv;
+        for (auto& word : words) argv.push_back(word.data());
+        argv.push_back(nullptr);
+        pid = ::fork();
+        if (pid == 0) {
+            ::execvp("nbdkit", argv.data());
+            ::_exit(127);
+        }
+        for (int i = 0; i < 1000 && !std::filesystem::exists(socket); ++i) {
+            if (::waitpid(pid, nullptr, WNOHANG) == pid) pid = -1;
+            if (pid < 0) break;
+            std::this_thread::sleep_for(10ms);
+        }
+    }
+    ~Nbdkit() {
+        kill();
+        std::filesystem::remove_all(folder);
+    }
+    void kill() {
+        if (pid < 0) return;
+        ::kill(pid, SIGKILL);
+        ::waitpid(pid, nullptr, 0);
+        pid = -1;
+    }
+    std::string folder, socket;
+    pid_t pid = -1;
+};
+
+struct NbdDisk {
+    explicit NbdDisk(Fd socket, Geometry geometry = {.sectors = 2048})
+        : loop(std::move(*Loop::make())), host(*loop, std::move(socket), geometry, answers, log) {}
+    std::uint32_t ask(Operation operation, std::uint64_t offset, std::span<std::byte> data, std::uint64_t length) {
+        host.submit({.tag = Tag(++last), .operation = operation, .offset = offset, .length = length, .bounced = data});
+        return last;
+    }
+    void wait() {
+        while (host.pending() > 0) loop->turn(1s);
+    }
+    int asked(Operation operation, std::uint64_t offset, std::span<std::byte> data, std::uint64_t length) {
+        const std::uint32_t tag = ask(operation, offset, data, length);
+        wait();
+        return answers.errors[tag];
+    }
+    Answers answers;
+    Log log{"test"};
+    std::unique_ptr<Loop> loop;
+    NbdHost host;
+    std::uint32_t last = 0;
+};
+
+struct Pair {
+    Pair() {
+        int ends[2];
+        REQUIRE(::socketpair(AF_UNIX, SOCK_STREAM | SOCK_CLOEXEC, 0, ends) == 0);
+        near.reset(ends[0]);
+        far.reset(ends[1]);
+    }
+    Fd near, far;
+};
+
+std::vector<std::byte> reply(std::uint32_t magic, std::uint32_t error, std::uint64_t cookie) {
+    std::vector<std::byte> out(16);
+    magic = htobe32(magic), error = htobe32(error);
+    std::memcpy(out.data(), &magic, 4);
+    std::memcpy(out.data() + 4, &error, 4);
+    std::memcpy(out.data() + 8, &cookie, 8);
+    return out;
+}
+
+}  // namespace
+
+TEST_CASE("A disk over NBD keeps what it was given, discards, and flushes") {
+    Nbdkit server({"memory", "64M"});
+    if (server.pid < 0) {
+        WARN("skipped: nbdkit is not installed");
+        return;
+    }
+    auto target = open_target(*parse_target("nbd:unix:" + server.socket), {});
+    REQUIRE(target);
+    CHECK(target->geometry.bytes() == 64 << 20);
+    CHECK(target->geometry.flush);
+    CHECK(target->geometry.discard);
+    CHECK(*target->look_again() == target->geometry.sectors);
+    Handover handover;
+    REQUIRE(target->hand_over(handover));
+    auto copies = handover.copies();
+    REQUIRE(copies);
+    NbdDisk disk(std::move(copies->front()), target->geometry);
+    constexpr std::size_t size = 4096, count = 64;
+    std::vector<std::byte> written(size * count), seen(size * count);
+    for (std::size_t i = 0; i < written.size(); ++i) written[i] = static_cast<std::byte>(i * 3 + i / size);
+    for (std::size_t i = 0; i < count; ++i)  // all at once, and reads mixed in
+        disk.ask(Operation::write, i * size, std::span(written).subspan(i * size, size), size);
+    disk.wait();
+    CHECK(disk.asked(Operation::flush, 0, {}, 0) == 0);
+    for (std::size_t i = 0; i < count; ++i) {
+        disk.ask(Operation::read, i * size, std::span(seen).subspan(i * size, size), size);
+        if (i % 3 == 0) disk.ask(Operation::write, (count + i) * size, std::span(written).first(size), size);
+    }
+    disk.wait();
+    CHECK(seen == written);
+    CHECK(disk.asked(Operation::discard, 0, {}, size * 2) == 0);
+    CHECK(disk.asked(Operation::read, 0, std::span(seen).first(2 * size), 2 * size) == 0);
+    CHECK(std::ranges::all_of(std::span(seen).first(2 * size), [](std::byte b) { return b == std::byte{0}; }));
+    CHECK(std::ranges::all_of(disk.answers.errors, [](const auto& one) { return one.second == 0; }));
+    CHECK(disk.answers.twice == 0);
+    // The next worker's connection.
+    REQUIRE(::shutdown(handover.copies()->front().get(), SHUT_WR) == 0);
+    auto again = handover.copies();
+    REQUIRE(again);
+    NbdDisk successor(std::move(again->front()), target->geometry);
+    CHECK(successor.asked(Operation::read, 4 * size, std::span(seen).first(size), size) == 0);
+    CHECK(std::ranges::equal(std::span(seen).first(size), std::span(written).subspan(4 * size, size)));
+    // It dies: errors, and no request hangs.
+    server.kill();
+    for (int i = 0; i < 32; ++i) successor.ask(Operation::read, 0, std::span(seen).first(size), size);
+    successor.wait();
+    CHECK(successor.asked(Operation::write, 0, std::span(seen).first(size), size) == EIO);
+    CHECK_FALSE(handover.copies());
+}
+
+TEST_CASE("What an NBD server says of its export is what the disk is") {
+    Nbdkit server({"-r", "--filter=blocksize-policy", "memory", "1M", "blocksize-minimum=4096",
+                   "blocksize-preferred=4096", "blocksize-error-policy=error"});
+    if (server.pid < 0) {
+        WARN("skipped: nbdkit, or its filter blocksize-policy, is not installed");
+        return;
+    }
+    const auto target = open_target(*parse_target("nbd:unix:" + server.socket), {});
+    REQUIRE(target);
+    CHECK(target->geometry.read_only());
+    CHECK(target->geometry.sector_size == 4096);
+    CHECK_FALSE(target->geometry.discard);
+}
+
+TEST_CASE("Errors of an NBD server reach exactly the request they answer") {
+    Nbdkit server({"--filter=error", "memory", "1M", "error-pwrite-rate=100%", "error-pwrite=ENOSPC"});
+    if (server.pid < 0) {
+        WARN("skipped: nbdkit, or its filter error, is not installed");
+        return;
+    }
+    const auto target = open_target(*parse_target("nbd:unix:" + server.socket), {});
+    REQUIRE(target);
+    Handover handover;
+    REQUIRE(target->hand_over(handover));
+    NbdDisk disk(std::move(handover.copies()->front()), target->geometry);
+    std::vector<std::byte> memory(4096 * 20);
+    for (std::uint32_t i = 0; i < 20; ++i)
+        disk.ask(i % 2 == 0 ? Operation::write : Operation::read, i * 4096, std::span(memory).subspan(i * 4096, 4096),
+                 4096);
+    disk.wait();
+    for (std::uint32_t i = 0; i < 20; ++i) CHECK(disk.answers.errors[i + 1] == (i % 2 == 0 ? ENOSPC : 0));
+}
+
+TEST_CASE("A target that nobody listens at is an error at once") {
+    CHECK_FALSE(open_target(*parse_target("nbd:unix:/nowhere/socket"), {}));
+    Pair pair;
+    const auto no_server = open_target(*parse_target("nbd://127.0.0.1:1"), {});
+    REQUIRE_FALSE(no_server);
+    CHECK_THAT(no_server.error().message(), Catch::Contains("127.0.0.1:1"));
+}
+
+TEST_CASE("An NBD server that lies breaks its own disk: every request fails once, none hangs") {
+    const auto cookie = [](std::uint32_t serial, std::uint32_t token) {
+        return htobe64(std::uint64_t{serial} << 32 | token);
+    };
+    const std::vector<std::vector<std::byte>> lies{
+        reply(0x12345678, 0, cookie(1, 0)),                                               // no reply at all
+        reply(0x67446698, 0, cookie(1, 9)),                                               // to nothing
+        reply(0x67446698, 0, cookie(2, 0)),                                               // to a later request
+        reply(0x67446698, 0, cookie(0, 0)), reply(0x67446698, 0, ~std::uint64_t{0}), {},  // nothing, and the end
+    };
+    for (const auto& lie : lies) {
+        Pair pair;
+        NbdDisk disk(std::move(pair.near));
+        std::vector<std::byte> memory(4096 * 3);
+        for (std::uint32_t i = 0; i < 3; ++i)
+            disk.ask(Operation::read, i * 4096, std::span(memory).subspan(i * 4096, 4096), 4096);
+        disk.loop->turn(0s);
+        REQUIRE(::send(pair.far.get(), lie.data(), lie.size(), MSG_NOSIGNAL) == static_cast<ssize_t>(lie.size()));
+        if (lie.empty()) pair.far.reset();
+        disk.wait();
+        REQUIRE(disk.answers.errors.size() == 3);
+        for (const auto& [tag, error] : disk.answers.errors) CHECK(error == EIO);
+        CHECK(disk.answers.twice == 0);
+        CHECK(disk.asked(Operation::flush, 0, {}, 0) == EIO);
+    }
+}
+
+TEST_CASE("An NBD answer that is given twice is a lie, and an error that the protocol does not know is EIO") {
+    Pair pair;
+    NbdDisk disk(std::move(pair.near));
+    std::vector<std::byte> memory(4096 * 2);
+    const std::uint32_t first = disk.ask(Operation::write, 0, std::span(memory).first(4096), 4096);
+    const std::uint32_t second = disk.ask(Operation::write, 4096, std::span(memory).last(4096), 4096);
+    disk.loop->turn(0s);
+    const auto one = reply(0x67446698, 4711, htobe64(std::uint64_t{1} << 32));
+    for (int i = 0; i < 2; ++i) REQUIRE(::send(pair.far.get(), one.data(), one.size(), MSG_NOSIGNAL) == 16);
+    disk.wait();
+    CHECK(disk.answers.errors == std::map<std::uint32_t, int>{{first, EIO}, {second, EIO}});
+    CHECK(disk.answers.twice == 0);
+}
+
+TEST_CASE("Replies that trickle in byte by byte are put together, and an end amid them lets the memory go") {
+    Pair pair;
+    std::vector<std::byte> memory(1024);
+    {
+        NbdDisk disk(std::move(pair.near));
+        disk.ask(Operation::read, 0, std::span(memory).first(512), 512);
+        disk.ask(Operation::read, 0, std::span(memory).last(512), 512);
+        auto stream = reply(0x67446698, 0, htobe64(std::uint64_t{1} << 32));
+        stream.insert(stream.end(), 512, std::byte{5});
+        const auto next = reply(0x67446698, 0, htobe64(std::uint64_t{1} << 32 | 1));
+        stream.insert(stream.end(), next.begin(), next.end());
+        stream.insert(stream.end(), 100, std::byte{6});
+        for (const std::byte b : stream) {
+            REQUIRE(::send(pair.far.get(), &b, 1, MSG_NOSIGNAL) == 1);
+            disk.loop->turn(10ms);
+        }
+        while (disk.answers.errors.empty()) disk.loop->turn(10ms);
+        CHECK(disk.answers.errors == std::map<std::uint32_t, int>{{1, 0}});
+        CHECK(disk.host.pending() == 1);
+    }
+    CHECK(std::ranges::all_of(std::span(memory).first(512), [](std::byte b) { return b == std::byte{5}; }));
+}
