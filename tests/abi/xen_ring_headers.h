@@ -15,6 +15,7 @@
 #pragma GCC diagnostic ignored "-Wold-style-cast"
 #pragma GCC diagnostic ignored "-Wpedantic"
 extern "C" {
+#include <xen/io/blkif.h>
 #include <xen/io/console.h>
 #include <xen/io/netif.h>
 #include <xen/io/ring.h>

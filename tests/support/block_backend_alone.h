@@ -294,6 +294,7 @@ class BlockBackendAlone {
     std::vector<std::pair<std::string, std::string>> published;
     std::unique_ptr<Loop> loop;
     std::unique_ptr<DeviceWorker> worker;
+    GrantStatus last_status = GrantStatus::okay;  // a place for view() to say how it went
 
   private:
     template <class T>
