@@ -166,7 +166,10 @@ Status furnish(const BirthOptions& options, int talk, const Fd& program) {
     ::umask(022);
     const bool own_range = ::geteuid() != 0;  // else this user's id, as which more than this domain runs
     TRY(become_root(own_range));
-    TRY(enter_new_root({.memory_mib = options.memory_mib, .hidden = options.hidden, .program = program.get()}));
+    TRY(enter_new_root({.memory_mib = options.memory_mib,
+                        .hidden = options.hidden,
+                        .binds = options.binds,
+                        .program = program.get()}));
     TRY(lock_mounts(own_range));
     if (::sethostname(options.name.data(), options.name.size()) != 0) return host_fault(errno, "sethostname");
     TRY(raise_loopback());

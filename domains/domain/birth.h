@@ -35,6 +35,7 @@ struct BirthOptions {
     std::string name;  // the host name inside
     std::uint64_t memory_mib = 128;
     std::vector<std::string> hidden;  // folders of the machine that the domain must not see, besides /home and its like
+    std::vector<std::string> binds;   // paths of the machine that the domain may write, as far as their owners let it
     int output = -1;                  // PID 1's standard output and error
 };
 

@@ -96,6 +96,47 @@ Status make_dev() {
     return {};
 }
 
+// Opened while the machine's tree is still whole, bound when ours covers it.
+struct Bind {
+    std::string path;
+    Fd source;
+};
+
+Result<std::vector<Bind>> open_binds(const std::vector<std::string>& paths) {
+    std::vector<Bind> all;
+    for (const auto& path : paths) {
+        Fd source(::open(path.c_str(), O_PATH | O_CLOEXEC));
+        if (!source) return host_fault(errno, "caisson_bind of", path);
+        all.push_back({path, std::move(source)});
+    }
+    return all;
+}
+
+Status make_folders_above(const std::string& path) {
+    for (std::size_t at = path.find('/', 1); at != path.npos; at = path.find('/', at + 1))
+        if (const std::string above = root + path.substr(0, at); !folder(above)) TRY(make_folder(above));
+    return {};
+}
+
+// Without MS_REC: what is mounted below is somebody else's. Devices stay devices: only a file that was named is one.
+Status mount_binds(const std::vector<Bind>& binds) {
+    for (const auto& [path, source] : binds) {
+        const std::string from = "/proc/self/fd/" + std::to_string(source.get()), target = root + path;
+        TRY(make_folders_above(path));
+        if (!folder(from)) {
+            if (::access(target.c_str(), F_OK) == 0) {
+                if (::mount(from.c_str(), target.c_str(), nullptr, MS_BIND, nullptr) != 0) return failed("bind", path);
+            } else {
+                TRY(bind_file(from, target));
+            }
+            continue;
+        }
+        if (!folder(target)) TRY(make_folder(target));
+        if (::mount(from.c_str(), target.c_str(), nullptr, MS_BIND, nullptr) != 0) return failed("bind", path);
+    }
+    return {};
+}
+
 // Writable as far as their files' owners allow: `ip netns` wants to mount /sys again, which a read-only one forbids.
 // Both show only what belongs to the domain's own namespaces. Where a container's masks make the kernel refuse a fresh
 // /sys, the domain has none: the machine's shows interfaces that are not its own.
@@ -161,9 +202,11 @@ Status copy_program(int program, const std::string& target) {
 Status enter_new_root(const RootOptions& options) {
     // Opened before the scaffold covers it: the program itself may live below /tmp.
     const Fd program = reachable_program();
+    const auto binds = TRY(open_binds(options.binds));
     TRY(bind_machine());
     TRY(cover_folders(options));
     TRY(make_dev());
+    TRY(mount_binds(binds));
     std::string command = "/proc/self/fd/" + std::to_string(program.get());
     if (!program) TRY(copy_program(options.program, command = std::string(scaffold) + "/program"));
     TRY(make_run(command));

@@ -16,6 +16,7 @@ namespace caisson::domain {
 struct RootOptions {
     std::uint64_t memory_mib = 128;   // the most that each folder in memory may hold
     std::vector<std::string> hidden;  // more folders to cover
+    std::vector<std::string> binds;   // files, folders, devices seen at their own place, not read-only
     int program = -1;                 // this program, opened for reading by who may reach it; -1: it could not be
 };
 

@@ -1,6 +1,7 @@
 #include "domains/toolstack/domain_config.h"
 
 #include <fmt/format.h>
+#include <limits.h>
 #include <sys/random.h>
 
 #include <algorithm>
@@ -38,7 +39,8 @@ constexpr auto used = std::to_array<std::string_view>({"name",
                                                        "caisson_net",
                                                        "caisson_nftables",
                                                        "caisson_forward",
-
+                                                       "caisson_disk",
+                                                       "caisson_bind",
                                                        "caisson_uplink",
                                                        "caisson_uplink_run"});
 
@@ -144,9 +146,8 @@ constexpr auto not_used_here = std::to_array<std::string_view>({"builder",
                                                                 "hostname"});
 
 // Lists of devices of classes that this version has no backend for: refused unless empty.
-constexpr auto not_served =
-    std::to_array<std::string_view>({"disk", "usbctrl", "usbdev", "vdispl", "vkb", "vsnd", "vfb", "vtpm", "pci", "p9",
-                                     "pvcalls", "rdm", "dtdev", "virtio"});
+constexpr auto not_served = std::to_array<std::string_view>(
+    {"usbctrl", "usbdev", "vdispl", "vkb", "vsnd", "vfb", "vtpm", "pci", "p9", "pvcalls", "rdm", "dtdev", "virtio"});
 
 template <std::size_t n>
 bool holds(const std::array<std::string_view, n>& keys, std::string_view key) {
@@ -292,6 +293,37 @@ void network_devices(CfgFile& file, DomainConfig& config, std::vector<std::strin
     look_for_interfaces(file, config, warnings);
 }
 
+void disks(CfgFile& file, DomainConfig& config, std::vector<std::string>& warnings) {
+    config.disks = devices<Disk>(file, "disk", parse_disk);
+    std::set<std::uint32_t> ids;
+    for (std::size_t i = 0; i < config.disks.size(); ++i) {
+        Disk& disk = config.disks[i];
+        disk.where = entry_of(file, "disk", i);
+        if (!ids.insert(disk.id).second) file.problem("disk", fmt::format("{} is there twice", escaped(disk.vdev)));
+        if (!disk.script.empty())
+            warnings.push_back(file.where("disk") +
+                               "disk: script: passed on in xenstore, not run by the local hypervisor");
+    }
+    const auto more = file.list("caisson_disk");
+    for (std::size_t i = 0; i < more.size(); ++i)
+        if (const Status refined = refine_disk(config.disks, more[i]); !refined)
+            file.problem("caisson_disk", fmt::format("entry {}: {}", i + 1, refined.error().message()));
+}
+
+// Paths of the machine that the domain may write: where a storage domain has its images.
+void binds(CfgFile& file, DomainConfig& config) {
+    config.binds = file.list("caisson_bind");
+    if (config.binds.size() > most_devices)
+        file.problem("caisson_bind", fmt::format("{} entries, at most {}", config.binds.size(), most_devices));
+    for (const auto& path : config.binds) {
+        const bool plain = path.size() > 1 && path.starts_with('/') && path.size() < PATH_MAX &&
+                           path.find("/../") == path.npos && !path.ends_with("/..") && path.find("//") == path.npos;
+        if (!plain)
+            file.problem("caisson_bind",
+                         fmt::format("'{}' is no absolute path of a folder, a file or a device", escaped(path)));
+    }
+}
+
 void consoles(CfgFile& file, DomainConfig& config) {
     config.channels = devices<Channel>(file, "channel", parse_channel);
     for (std::size_t i = 0; i < config.channels.size(); ++i) {
@@ -357,6 +389,8 @@ Result<ParsedConfig> parse_domain(CfgFile& file) {
     config.on_crash = on_exit(file, "on_crash");
     refuse_unserved(file);
     network_devices(file, config, parsed.warnings);
+    disks(file, config, parsed.warnings);
+    binds(file, config);
     consoles(file, config);
     inside(file, config);
     if (file.problems().empty()) return parsed;

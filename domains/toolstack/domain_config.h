@@ -12,6 +12,7 @@
 
 #include "domains/toolstack/cfg_file.h"
 #include "domains/toolstack/device_spec.h"
+#include "domains/toolstack/disk_spec.h"
 #include "protocols/words.h"
 
 namespace caisson::toolstack {
@@ -31,6 +32,7 @@ struct DomainConfig {
     OnExit on_poweroff = OnExit::destroy, on_crash = OnExit::destroy;
     std::vector<Vif> vifs;
     std::vector<Channel> channels;
+    std::vector<Disk> disks;  // refined by caisson_disk
 
     // caisson_*
     // caisson_console_backend: who serves console 0 and, by default, channels; "none": the domain has no console 0.
@@ -39,6 +41,7 @@ struct DomainConfig {
     std::optional<ConsoleLog> console_log;  // caisson_console_log
     std::string run;                        // caisson_run: a command in the guest
     std::vector<Interface> interfaces;      // caisson_net
+    std::vector<std::string> binds;         // caisson_bind: paths of the machine, writable in the domain
     std::string nftables;                   // caisson_nftables: the text of that file
     bool forward = false;                   // caisson_forward: routes between its interfaces
     Uplink uplink;                          // caisson_uplink

@@ -134,6 +134,13 @@ Result<DomainId> Toolstack::console_backend(const std::string& name, const std::
     return id;
 }
 
+// Domain-0 runs no storage: that it is out of the data path is the point.
+Result<DomainId> Toolstack::disk_backend(const Disk& disk) {
+    if (disk.backend == "0" || disk.backend == "Domain-0")
+        return unsupported("", disk.where + ": Domain-0 serves no disks: name a driver domain with backend=");
+    return backend(disk.backend, disk.where);
+}
+
 Status Toolstack::refuse_twins(const DomainConfig& config, DomainId id) {
     std::vector<Neighbour> others;
     const auto all = TRY(list());
@@ -166,6 +173,10 @@ Status Toolstack::write_devices(const DomainConfig& config, DomainId id) {
         const DomainId other = TRY(backend(vif.backend, vif.where));
         TRY(write_tree(store_, vif_tree(vif, id, other)));
     }
+    for (const auto& disk : config.disks) {
+        const DomainId other = TRY(disk_backend(disk));
+        TRY(write_tree(store_, vbd_tree(disk, id, other)));
+    }
     for (const auto& channel : config.channels) {
         const bool own = channel.backend != "0" || console == control_domain;
         const DomainId other = own ? TRY(console_backend(channel.backend, channel.where)) : console;
@@ -192,8 +203,11 @@ Result<Toolstack::Prepared> Toolstack::prepare(const DomainConfig& config, int o
     if (!config.vifs.empty() || config.driver_domain) TRY(tun_usable());
     TRY(uring_usable());
     TRY(uplink_usable(config.uplink));
-    domain::Newborn born = TRY(domain::bear(
-        {.name = config.name, .memory_mib = config.memory_mib, .hidden = {state_.folder}, .output = output}));
+    domain::Newborn born = TRY(domain::bear({.name = config.name,
+                                             .memory_mib = config.memory_mib,
+                                             .hidden = {state_.folder},
+                                             .binds = config.binds,
+                                             .output = output}));
     const auto created = TRY(
         control_.create_domain(born.hypervisor_listener().get(), born.xenstored_listener().get(), born.pidfd().get()));
     DomainRecord record{.domid = created.id.raw,

@@ -62,6 +62,7 @@ class Toolstack {
     // `where`: "FILE:LINE: KEY", of what names the backend.
     Result<DomainId> backend(const std::string& name, const std::string& where);
     Result<DomainId> console_backend(const std::string& name, const std::string& where);
+    Result<DomainId> disk_backend(const Disk& disk);
     Status refuse_twins(const DomainConfig& config, DomainId domain);
     Status write_devices(const DomainConfig& config, DomainId domain);
     Status claim_name(const std::string& name);

@@ -147,6 +147,34 @@ Tree vif_tree(const Vif& vif, DomainId frontend, DomainId backend) {
     return device_tree(link, entries, owned(frontend, backend));
 }
 
+Tree vbd_tree(const Disk& disk, DomainId frontend, DomainId backend) {
+    const DeviceLink link{.device_class = "vbd", .id = DeviceId{disk.id}, .frontend = frontend, .backend = backend};
+    DeviceEntries entries{.front = {}, .fixed = {}, .back = {}};
+    Entries& back = entries.back;
+    back.emplace_back("params", disk.target);
+    add_if(back, "script", disk.script);
+    for (auto& entry : backend_start(frontend)) back.push_back(std::move(entry));
+    back.emplace_back("removable", disk.removable ? "1" : "0");
+    back.emplace_back("bootable", "1");
+    back.emplace_back("dev", disk.vdev);
+    back.emplace_back("type", disk.type.empty() ? "phy" : disk.type);
+    back.emplace_back("mode", disk.read_only ? "r" : disk.shared ? "w!" : "w");
+    back.emplace_back("device-type", disk.cdrom ? "cdrom" : "disk");
+    if (disk.direct_io_safe) back.emplace_back("direct-io-safe", "1");
+    back.emplace_back("discard-enable", disk.discard.value_or(!disk.read_only) ? "1" : "0");
+    add_if(back, "caisson-rate-iops", disk.rate_iops);
+    add_if(back, "caisson-rate-bytes", disk.rate_bytes);
+    if (disk.sector_size != 0) back.emplace_back("caisson-sector-size", std::to_string(disk.sector_size));
+    if (disk.direct_io) back.emplace_back("caisson-direct-io", *disk.direct_io ? "1" : "0");
+    if (disk.logical_blocks) back.emplace_back("caisson-sectors-are-blocks", *disk.logical_blocks ? "1" : "0");
+    entries.front = {{"backend-id", std::to_string(backend.raw)},
+                     {"state", state_text(XenbusState::initialising)},
+                     {"virtual-device", std::to_string(disk.id)},
+                     {"device-type", disk.cdrom ? "cdrom" : "disk"}};
+    entries.fixed = {{"trusted", disk.trusted.value_or(true) ? "1" : "0"}};
+    return device_tree(link, entries, owned(frontend, backend));
+}
+
 Tree console_tree(const Channel* channel, DomainId frontend, DomainId backend, const ConsoleLog* log) {
     const bool first = channel == nullptr;
     const DeviceLink link{

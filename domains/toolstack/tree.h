@@ -31,7 +31,7 @@ struct Tree {
 };
 
 struct DeviceLink {
-    std::string device_class;  // "vif", "console"
+    std::string device_class;  // "vif", "vbd", "console"
     DeviceId id{};
     DomainId frontend{}, backend{};
     bool operator==(const DeviceLink&) const = default;
@@ -45,6 +45,7 @@ std::string trusted_path(const DeviceLink& link);  // /libxl/N/device/CLASS/ID
 
 Tree domain_tree(const DomainConfig& config, DomainId domain);
 Tree vif_tree(const Vif& vif, DomainId frontend, DomainId backend);
+Tree vbd_tree(const Disk& disk, DomainId frontend, DomainId backend);
 // `channel` absent: console 0, which may have a log.
 Tree console_tree(const Channel* channel, DomainId frontend, DomainId backend, const ConsoleLog* log = nullptr);
 

@@ -118,10 +118,34 @@ TEST_CASE("Unknown keys are named, keys without a meaning here are named, caisso
 }
 
 TEST_CASE("Devices without a backend are refused, not forgotten") {
-    CHECK_THAT(complaint("name='a'\ndisk=['/x,raw,xvda,rw']\n"),
-               Catch::Contains("test.cfg:2: disk: no backend of this version"));
-    CHECK(parsed("name='a'\ndisk=[]\n"));
-    CHECK(parsed("name='a'\ndisk=['/x,raw,xvda,rw']\n", {"disk=[]"}));
+    CHECK_THAT(complaint("name='a'\nvkb=['backend-type=linux']\n"),
+               Catch::Contains("test.cfg:2: vkb: no backend of this version"));
+    CHECK(parsed("name='a'\nvkb=[]\n"));
+    CHECK(parsed("name='a'\nvkb=['backend-type=linux']\n", {"vkb=[]"}));
+}
+
+TEST_CASE("Disks are read as xl reads them, refined by a key of ours, and wrong ones are named with their line") {
+    const auto result = parsed(
+        "name='a'\ndisk=['/srv/a.img,raw,xvda,rw,backend=sys-storage','vdev=hdc,cdrom,script=x,target=/srv/b.iso']\n"
+        "caisson_disk=['vdev=xvda,rate-iops=100']\ncaisson_bind=['/srv','/dev/sdb']\n");
+    REQUIRE(result);
+    REQUIRE(result->config.disks.size() == 2);
+    CHECK(result->config.disks[0].backend == "sys-storage");
+    CHECK(result->config.disks[0].rate_iops == "100");
+    CHECK(result->config.disks[0].where == "test.cfg:2: disk: entry 1");
+    CHECK(result->config.disks[1].cdrom);
+    CHECK(result->config.binds == std::vector<std::string>{"/srv", "/dev/sdb"});
+    CHECK(result->warnings ==
+          std::vector<std::string>{"test.cfg:2: disk: script: passed on in xenstore, not run by the local hypervisor"});
+    CHECK_THAT(complaint("name='a'\ndisk=['/a,raw,xvda,rw','b,raw,xvdb,rw']\n"),
+               Catch::Contains("test.cfg:2: disk: entry 2: target: 'b' is no absolute path"));
+    CHECK_THAT(complaint("name='a'\ndisk=['/a,raw,xvda,rw','/b,raw,d0p0,rw']\n"),
+               Catch::Contains("test.cfg:2: disk: d0p0 is there twice"));
+    CHECK_THAT(complaint("name='a'\ncaisson_disk=['vdev=xvda,shared=1']\n"),
+               Catch::Contains("test.cfg:2: caisson_disk: entry 1: there is no disk 'xvda'"));
+    for (const char* path : {"srv", "/", "/a/../b", "//a", ""})
+        CHECK_THAT(complaint(std::string("name='a'\ncaisson_bind=['") + path + "']\n"),
+                   Catch::Contains("is no absolute path"));
 }
 
 TEST_CASE("Two vifs that their backend could not tell apart are refused") {
