@@ -22,7 +22,7 @@ Result<std::unique_ptr<Hypervisor>> open_hypervisor(const HypervisorAddress& add
 }
 
 Result<WorkerPort> WorkerPort::open(PortKind kind) {
-    if (kind == PortKind::local) return WorkerPort(std::nullopt);
+    if (kind == PortKind::local) return WorkerPort();
     return WorkerPort(TRY(xen::GrantDevice::open()));
 }
 

@@ -28,6 +28,7 @@ Result<std::unique_ptr<Hypervisor>> open_hypervisor(const HypervisorAddress& add
 // Outlives them.
 class WorkerPort {
   public:
+    WorkerPort() = default;  // the local port: nothing has to be opened before
     static Result<WorkerPort> open(PortKind kind);
     Result<std::unique_ptr<Hypervisor>> hypervisor(Fd restricted) const;
 

@@ -6,7 +6,7 @@
 #include <cstdlib>
 
 #include "domains/controller/controller.h"
-#include "ring/local/port.h"
+#include "ring/port.h"
 
 namespace caisson {
 
@@ -35,16 +35,19 @@ Result<Fd> termination_signals() {
 
 Status run(ControllerOptions options, bool processes) {
     if (!options.backends && !options.frontends) return host_fault(EINVAL, "a controller without a role");
-    options.hypervisor_socket = chosen(options.hypervisor_socket, "CAISSON_HYPERVISOR", "/run/caisson/hypervisor");
+    const HypervisorAddress address = find_hypervisor(options.hypervisor_socket);
+    options.hypervisor_socket = address.local_socket;
+    options.worker.port = address.kind;
     options.xenstored_socket = chosen(options.xenstored_socket, "XENSTORED_PATH", "");
     options.stats_directory = chosen(options.stats_directory, "CAISSON_STATS", "/run/caisson/stats");
     ::mkdir(options.stats_directory.c_str(), 0755);  // without it the statistics are for nobody to see
 
     const Fd signals = TRY(termination_signals());  // before any thread is started
-    auto hypervisor = TRY(local::open(options.hypervisor_socket));
+    auto hypervisor = TRY(open_hypervisor(address));
+    WorkerPort port = TRY(WorkerPort::open(processes ? PortKind::local : address.kind));
     auto store = TRY(Store::open(options.xenstored_socket));
     auto loop = TRY(Loop::make());
-    const auto workers = processes ? make_process_workers(*loop, options.worker) : make_inline_workers(*loop);
+    const auto workers = processes ? make_process_workers(*loop, options.worker) : make_inline_workers(*loop, std::move(port));
     Controller controller(*loop, *hypervisor, store, *workers, options);
     TRY(controller.start());
     const auto terminate = loop->watch(signals.get(), POLLIN, [&](short) { loop->stop(); });

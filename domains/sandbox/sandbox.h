@@ -56,6 +56,7 @@ Result<Isolated> spawn_isolated(const Program& program);
 
 struct SealOptions {
     bool namespaces = false;  // we are in namespaces of our own: take the file system away
+    bool xen = false;         // the port is Xen's: leave the calls on its devices
     WorkerPolicy policy;
 };
 
@@ -71,7 +72,7 @@ Status limit_resources(const WorkerPolicy&);
 Status drop_capabilities();
 Status forbid_privileges();    // no_new_privs, not dumpable, dies with its parent
 int restrict_with_landlock();  // the ABI used; 0 where the kernel has none
-Status filter_system_calls(const WorkerPolicy&);
+Status filter_system_calls(const WorkerPolicy&, bool xen = false);
 
 // ---- Outside: verifying ----
 

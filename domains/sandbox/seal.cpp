@@ -104,7 +104,7 @@ Status seal(const SealOptions& options) {
     TRY(drop_capabilities());
     TRY(forbid_privileges());
     restrict_with_landlock();
-    if (!sanitized) TRY(filter_system_calls(options.policy));
+    if (!sanitized) TRY(filter_system_calls(options.policy, options.xen));
     return {};
 }
 

@@ -25,6 +25,7 @@ struct Attachment {
 // MailKind::hello
 struct HelloBody {
     std::uint32_t namespaces = 0;
+    std::uint32_t port = 0;  // PortKind
     std::uint32_t role = 0;
     std::array<char, 16> device_class{};
 };

@@ -26,7 +26,7 @@ Result<ReceivedAttachment> copy_of(const Attachment& attachment, bool successor)
 
 class InlineWorkers final : public Workers {
   public:
-    explicit InlineWorkers(Loop& loop) : loop_(loop) {}
+    InlineWorkers(Loop& loop, WorkerPort port) : loop_(loop), port_(std::move(port)) {}
 
     void attach(std::uint32_t number, const Attachment& attachment, Attended& device) override {
         Job& job = jobs_[number];
@@ -88,7 +88,8 @@ class InlineWorkers final : public Workers {
                 },
         };
         auto copy = TRY(copy_of(attachment, successor));
-        job.served = TRY(Served::make(loop_, *attachment.half, std::move(copy), std::move(events), groups_[job.group]));
+        job.served =
+            TRY(Served::make(loop_, port_, *attachment.half, std::move(copy), std::move(events), groups_[job.group]));
         return {};
     }
 
@@ -104,12 +105,15 @@ class InlineWorkers final : public Workers {
     }
 
     Loop& loop_;
+    WorkerPort port_;
     std::map<std::string, std::shared_ptr<void>> groups_;
     std::map<std::uint32_t, Job> jobs_;
 };
 
 }  // namespace
 
-std::unique_ptr<Workers> make_inline_workers(Loop& loop) { return std::make_unique<InlineWorkers>(loop); }
+std::unique_ptr<Workers> make_inline_workers(Loop& loop, WorkerPort port) {
+    return std::make_unique<InlineWorkers>(loop, std::move(port));
+}
 
 }  // namespace caisson

@@ -42,6 +42,7 @@ Result<std::unique_ptr<WorkerHandle>> WorkerHandle::start(Loop& loop, const Work
                                   Mailbox::Handlers{.received = [self](Mail mail) { self->receive(std::move(mail)); },
                                                     .closed = [self](const char* why) { self->kill(why); }});
     const HelloBody hello{.namespaces = self->process_.namespaces,
+                          .port = static_cast<std::uint32_t>(options.port),
                           .role = static_cast<std::uint32_t>(role),
                           .device_class = class_bytes(device_class)};
     self->mailbox_->send(MailKind::hello, 0, std::as_bytes(std::span(&hello, 1)));

@@ -2,8 +2,6 @@
 
 #include <sys/mman.h>
 
-#include "ring/local/port.h"
-
 namespace caisson {
 
 Mapping& Mapping::operator=(Mapping&& other) noexcept {
@@ -24,8 +22,9 @@ Result<Mapping> Mapping::of(const Fd& fd, std::size_t length) {
     return mapping;
 }
 
-Result<std::unique_ptr<Served>> Served::make(Loop& loop, const ClassHalf& half, ReceivedAttachment attachment,
-                                             ServedEvents events, std::shared_ptr<void>& group) {
+Result<std::unique_ptr<Served>> Served::make(Loop& loop, const WorkerPort& port, const ClassHalf& half,
+                                             ReceivedAttachment attachment, ServedEvents events,
+                                             std::shared_ptr<void>& group) {
     const AttachBody& body = attachment.body;
     std::unique_ptr<Served> served(
         new Served({.device_class = class_name(body.device_class),
@@ -35,7 +34,7 @@ Result<std::unique_ptr<Served>> Served::make(Loop& loop, const ClassHalf& half, 
                     .id = DeviceId(body.id)}));
     served->journal_ = TRY(Mapping::of(attachment.journal, body.journal_bytes));
     served->statistics_ = TRY(Mapping::of(attachment.statistics, sizeof(DeviceStats)));
-    served->hypervisor_ = TRY(local::open_restricted(std::move(attachment.hypervisor)));
+    served->hypervisor_ = TRY(port.hypervisor(std::move(attachment.hypervisor)));
     // A second complaint would be about a device that is already being taken down.
     auto once = [broken = std::move(events.broken), said = false](const Error& error) mutable {
         if (!std::exchange(said, true)) broken(error);

@@ -2,6 +2,7 @@
 #pragma once
 
 #include "domains/worker/attachment.h"
+#include "ring/port.h"
 
 namespace caisson {
 
@@ -27,8 +28,10 @@ struct ServedEvents {
 
 class Served {
   public:
-    static Result<std::unique_ptr<Served>> make(Loop& loop, const ClassHalf& half, ReceivedAttachment attachment,
-                                                ServedEvents events, std::shared_ptr<void>& group);
+    // `port` outlives it.
+    static Result<std::unique_ptr<Served>> make(Loop& loop, const WorkerPort& port, const ClassHalf& half,
+                                                ReceivedAttachment attachment, ServedEvents events,
+                                                std::shared_ptr<void>& group);
     Status update(std::span<const std::byte> message) { return worker_->update(message); }
 
   private:

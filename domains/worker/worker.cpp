@@ -31,8 +31,9 @@ Result<HelloBody> read_hello(int control) {
 
 class WorkerProcess {
   public:
-    WorkerProcess(std::unique_ptr<Loop> loop, Fd control, Catalogue catalogue)
+    WorkerProcess(std::unique_ptr<Loop> loop, WorkerPort port, Fd control, Catalogue catalogue)
         : loop_(std::move(loop)),
+          port_(std::move(port)),
           catalogue_(catalogue),
           mailbox_(*loop_, std::move(control), from_controller,
                    {.received = [this](Mail mail) { receive(std::move(mail)); },
@@ -82,11 +83,12 @@ class WorkerProcess {
                     mailbox_.send(MailKind::publish, device, std::as_bytes(std::span(both)));
                 },
         };
-        devices_[device] = TRY(Served::make(*loop_, *half, std::move(attachment), std::move(events), group_));
+        devices_[device] = TRY(Served::make(*loop_, port_, *half, std::move(attachment), std::move(events), group_));
         return {};
     }
 
     std::unique_ptr<Loop> loop_;
+    WorkerPort port_;
     Catalogue catalogue_;
     Mailbox mailbox_;
     std::shared_ptr<void> group_;
@@ -102,10 +104,12 @@ Status work(int control, Catalogue catalogue) {
     const ClassHalf* half = find(catalogue, class_name(hello.device_class), role);
     if (!half) return host_fault(ENODEV, "no such class in this worker");
     const WorkerPolicy policy = half->policy ? half->policy() : WorkerPolicy{};
+    const PortKind kind = hello.port == static_cast<std::uint32_t>(PortKind::xen) ? PortKind::xen : PortKind::local;
+    auto port = TRY(WorkerPort::open(kind));
     auto loop = TRY(Loop::make({.spin = policy.spin}));
     TRY(loop->restrict_operations(policy.operations));
-    TRY(seal({.namespaces = hello.namespaces != 0, .policy = policy}));
-    WorkerProcess process(std::move(loop), Fd(3), catalogue);
+    TRY(seal({.namespaces = hello.namespaces != 0, .xen = kind == PortKind::xen, .policy = policy}));
+    WorkerProcess process(std::move(loop), std::move(port), Fd(3), catalogue);
     process.serve();
     return {};
 }

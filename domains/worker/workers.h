@@ -8,6 +8,7 @@
 #include <vector>
 
 #include "domains/worker/attachment.h"
+#include "ring/port.h"
 
 namespace caisson {
 
@@ -39,12 +40,13 @@ class Workers {
 struct WorkerOptions {
     std::string program = "/proc/self/exe";
     std::vector<std::string> arguments{"worker"};
+    PortKind port = PortKind::local;
     bool spares = true;  // keep one sealed worker ready for each class half in use
 };
 
 // A process a device or group, sealed; killed ones are replaced, and the successor goes on from the journal.
 std::unique_ptr<Workers> make_process_workers(Loop& loop, WorkerOptions options);
 // Everything in the caller's thread and loop, without a sandbox: for a vendor's first steps and for tests.
-std::unique_ptr<Workers> make_inline_workers(Loop& loop);
+std::unique_ptr<Workers> make_inline_workers(Loop& loop, WorkerPort port = {});
 
 }  // namespace caisson
