@@ -252,15 +252,26 @@ class BlockWorld {
         write(front_path(), front_.id, back_domain_->id, front);
         start_backend();
     }
-    // The controller of the backends begins anew; what the device's disk held in memory is gone.
-    void start_backend() {
+    // The toolstack takes the backend away, and gives the device a new one.
+    void stop_backend() {
         back_.reset();
+        need(dom0_.write(back_path() + "/state", "6"));
+    }
+    void restart_backend() {
+        stop_backend();
+        const auto away = [&] {
+            const auto state = need(dom0_.read(front_path() + "/state"));
+            return state == "6" || state == "1";
+        };
+        if (!until(away)) throw std::runtime_error("the frontend does not let go");
+        need(dom0_.write(back_path() + "/state", "1"));
+        start_backend();
+    }
+    void start_backend() {
         back_ = std::make_unique<BlockSide>(*back_domain_, address(Role::backend), block::backend_half().control(),
                                             block::backend_half(), options_.processes);
     }
     BlockSide& backend() { return *back_; }
-    bool has_backend() const { return back_ != nullptr; }
-    void stop_backend() { back_.reset(); }
 
     // The frontend as frontd runs it, with an attachment or without.
     BlockSide& frontend_worker() {
@@ -273,7 +284,7 @@ class BlockWorld {
     // The disk of a program in the guest. Backends serve while it opens.
     std::unique_ptr<block::Disk> disk(block::Disk::Options options = {}) {
         options.device = device;
-        const auto pump = loop_->every(std::chrono::milliseconds(1), [this] { back_->step(); });
+        const auto serve = loop_->every(std::chrono::milliseconds(1), [this] { back_->step(); });
         return need(block::Disk::open(*front_.hypervisor, front_store_, *loop_, options));
     }
 
@@ -329,6 +340,7 @@ class BlockWorld {
     // In one transaction, as a toolstack does it: nobody sees half a device.
     void write(const std::string& path, DomainId owner, DomainId reader, const BlockNodes& nodes) {
         need(dom0_.transaction([&]() -> Status {
+            TRY(dom0_.remove(path));
             TRY(dom0_.make_directory(path));
             TRY(dom0_.set_permissions(path, {{.domain = owner}, {.domain = reader, .read = true}}));
             for (const auto& [key, value] : nodes) TRY(dom0_.write(path + "/" + key, value));
