@@ -44,6 +44,21 @@ struct CreateOptions {
 int create(const toolstack::State& state, const CreateOptions& options);
 int destroy(const toolstack::State& state, const std::vector<std::string>& domains, bool all);
 
+struct AttachOptions {
+    std::string domain;
+    std::string device_class;       // "block"
+    std::string spec;               // as in disk=
+    std::vector<std::string> more;  // "rate-iops=100", as in caisson_disk=
+    bool wait = false;              // until it is connected
+};
+struct DetachOptions {
+    std::string domain, device_class, vdev;
+    bool force = false;
+};
+int attach(const toolstack::State& state, const AttachOptions& options);
+int detach(const toolstack::State& state, const DetachOptions& options);
+int resize(const toolstack::State& state, const std::string& domain, const std::string& vdev);
+
 struct ListOptions {
     bool json = false, names = false;
 };

@@ -20,7 +20,7 @@ _caisson() {
     _caisson_domains() { caisson "${state[@]}" list --names 2>/dev/null; }
     _caisson_words() { COMPREPLY=($(compgen -W "$*" -- "$word")); }
     if [ ${#words[@]} -eq 0 ]; then
-        _caisson_words hypervisor shutdown create destroy list console exec log top completion help devd frontd --state --version --help
+        _caisson_words hypervisor shutdown create destroy attach detach resize list console exec log top completion help devd frontd --state --version --help
         return
     fi
     case ${words[0]} in
@@ -30,6 +30,18 @@ _caisson() {
             _caisson_words --wait --foreground --start --check --state --help
             COMPREPLY+=($(compgen -f -X '!*.cfg' -- "$word"; compgen -d -- "$word")) ;;
         destroy) _caisson_words --all --state --help $(_caisson_domains) ;;
+        attach)
+            case ${#words[@]} in
+                1) _caisson_words --wait --state --help $(_caisson_domains) ;;
+                2) _caisson_words block ;;
+                *) _caisson_words --wait vdev= backend= target= rate-iops= rate-bytes= ;;
+            esac ;;
+        detach)
+            case ${#words[@]} in
+                1) _caisson_words --force --state --help $(_caisson_domains) ;;
+                2) _caisson_words block ;;
+            esac ;;
+        resize) _caisson_words --state --help $(_caisson_domains) ;;
         list) _caisson_words --json --names --state --help ;;
         console)
             case ${words[-1]} in
@@ -46,7 +58,7 @@ _caisson() {
                 *) _caisson_words --once --json --delay --state --help ;;
             esac ;;
         completion) _caisson_words bash zsh ;;
-        help) _caisson_words hypervisor shutdown create destroy list console exec log top completion devd frontd ;;
+        help) _caisson_words hypervisor shutdown create destroy attach detach resize list console exec log top completion devd frontd ;;
     esac
 }
 complete -F _caisson caisson

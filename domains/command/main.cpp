@@ -30,11 +30,13 @@ struct Line {
 
     HypervisorOptions hypervisor_options;
     CreateOptions create_options;
+    AttachOptions attach_options;
+    DetachOptions detach_options;
     ListOptions list_options;
     TopOptions top_options;
     ConsoleOptions console_options;
     std::vector<std::string> names, words;
-    std::string name, shell;
+    std::string name, vdev, shell;
     bool all = false;
 
     // A subcommand that works on a hypervisor's state.
@@ -82,6 +84,30 @@ struct Line {
         list_command->add_flag("--json", list_options.json, "As JSON");
         list_command->add_flag("--names", list_options.names, "Only the names, for scripts");
         on_state(list_command, [this](const auto& state) { return list(state, list_options); });
+    }
+
+    void disks() {
+        const auto classes = CLI::IsMember({"block"});
+        auto* attach_command =
+            app.add_subcommand("attach", "Give a disk to a domain that runs: attach DOMAIN block DISK");
+        attach_command->add_option("DOMAIN", attach_options.domain, "Name or id")->required();
+        attach_command->add_option("CLASS", attach_options.device_class, "block")->required()->check(classes);
+        attach_command->add_option("DISK", attach_options.spec, "As in disk= of xl.cfg(5)")->required();
+        attach_command->add_option("KEY=VALUE", attach_options.more, "As in caisson_disk=: rate-iops=1000 ...");
+        attach_command->add_flag("--wait", attach_options.wait, "Return when it is connected");
+        on_state(attach_command, [this](const auto& state) { return attach(state, attach_options); });
+
+        auto* detach_command = app.add_subcommand("detach", "Take a disk from a domain: detach DOMAIN block xvdb");
+        detach_command->add_option("DOMAIN", detach_options.domain, "Name or id")->required();
+        detach_command->add_option("CLASS", detach_options.device_class, "block")->required()->check(classes);
+        detach_command->add_option("VDEV", detach_options.vdev, "Its name, or its number")->required();
+        detach_command->add_flag("--force", detach_options.force, "Even while the guest uses it");
+        on_state(detach_command, [this](const auto& state) { return detach(state, detach_options); });
+
+        auto* resize_command = app.add_subcommand("resize", "Tell a domain that a disk's target has another size now");
+        resize_command->add_option("DOMAIN", name, "Name or id")->required();
+        resize_command->add_option("VDEV", vdev, "The disk's name, or its number")->required();
+        on_state(resize_command, [this](const auto& state) { return resize(state, name, vdev); });
     }
 
     void looking_in() {
@@ -183,6 +209,7 @@ int main(int argc, char** argv) {
         "The hypervisor's folder (default: $CAISSON_STATE, $XDG_RUNTIME_DIR/caisson, as root /run/caisson)");
     line.app.require_subcommand(1);
     line.domains();
+    line.disks();
     line.looking_in();
     line.inside();
     for (auto* command : line.app.get_subcommands([](CLI::App*) { return true; })) command->fallthrough();

@@ -102,6 +102,19 @@ Status detach_all(Store& store, const std::vector<DeviceLink>& devices, std::chr
     return {};
 }
 
+Result<bool> detach(Store& store, const DeviceLink& link, std::chrono::milliseconds patience, bool force) {
+    const auto end = Clock::now() + patience;
+    TRY(ask_to_close(store, backend_path(link)));
+    while (true) {
+        const bool done = TRY(closed(store, backend_path(link)));
+        if (done || (force && Clock::now() >= end)) break;
+        if (Clock::now() >= end) return false;
+        std::this_thread::sleep_for(look_again);
+    }
+    TRY(remove_device(store, link));
+    return true;
+}
+
 Status remove_domain(Store& store, DomainId domain, const std::string& uuid, std::chrono::milliseconds patience) {
     const auto devices = TRY(devices_of(store, domain));
     TRY(detach_all(store, devices, patience));

@@ -27,6 +27,10 @@ Result<DeviceStates> states(Store& store, const DeviceLink& link);
 // the directories whatever they did. The frontends are gone already.
 Status detach_all(Store& store, const std::vector<DeviceLink>& devices, std::chrono::milliseconds patience);
 
+// One device of a domain that lives: the same, but the frontend has a say. False, and everything stays, when it does
+// not close in time and `force` is not set.
+Result<bool> detach(Store& store, const DeviceLink& link, std::chrono::milliseconds patience, bool force);
+
 // Every trace of a domain that is dead: its devices, /local/domain/N, /vm/UUID, /libxl/N. Nothing to do is success.
 Status remove_domain(Store& store, DomainId domain, const std::string& uuid, std::chrono::milliseconds patience);
 

@@ -53,6 +53,9 @@ class Toolstack {
     // After its death, by its keeper, or by destroy() when it has none.
     Status bury(const DomainRecord& record);
 
+    // Who serves a disk; an error where that domain does not run, or serves nothing.
+    Result<DomainId> disk_backend(const Disk& disk);
+
     Store& store() { return store_; }
     const State& state() const { return state_; }
 
@@ -62,7 +65,6 @@ class Toolstack {
     // `where`: "FILE:LINE: KEY", of what names the backend.
     Result<DomainId> backend(const std::string& name, const std::string& where);
     Result<DomainId> console_backend(const std::string& name, const std::string& where);
-    Result<DomainId> disk_backend(const Disk& disk);
     Status refuse_twins(const DomainConfig& config, DomainId domain);
     Status write_devices(const DomainConfig& config, DomainId domain);
     Status claim_name(const std::string& name);
