@@ -127,7 +127,9 @@ class ScriptedHost final : public block::backend::Host {
             {io.tag, io.operation, io.secure, io.offset, io.length, {io.shared.begin(), io.shared.end()}, io.bounced});
         if (disk_.at_once) disk_.finish(disk_.pending.size() - 1, disk_.error);
     }
-    void resized(std::uint64_t sectors) override { geometry_.sectors = sectors; }
+    void resized(std::uint64_t sectors) override {
+        geometry_.sectors = std::min<std::uint64_t>(sectors, disk_.content.size() / block::wire_sector);
+    }
     std::size_t pending() const override { return disk_.pending.size(); }
 
   private:
@@ -317,7 +319,7 @@ inline block::Native::Request block_request(std::uint8_t operation, std::uint64_
     out.id = id;
     out.sector = sector;
     const std::size_t bytes = std::min(segments.size(), std::size_t{block::direct_segments}) * sizeof(block::Segment);
-    std::memcpy(out.tail.data(), segments.data(), bytes);
+    if (bytes != 0) std::memcpy(out.tail.data(), segments.data(), bytes);
     return out;
 }
 inline block::Narrow::Request narrow(const block::Native::Request& wide) {
