@@ -31,6 +31,7 @@ Result<RateText> parse_rate(std::string_view text) {
 Status Control::offer(ControlContext& context) {
     const Directory& own = context.own;
     if (!target_) target_ = TRY(open_target(own));  // stays open while the frontend comes and goes
+    config_.rate = {};
     if (const std::string rate = TRY(text_or_empty(own, key::rate_requests)); !rate.empty()) {
         const RateText parsed = TRY(parse_rate(rate));
         config_.rate.requests_per_second = parsed.per_second;
@@ -148,7 +149,6 @@ Result<std::optional<std::vector<std::byte>>> Control::changed(ControlContext& c
     if (published != announced_) {
         announced_ = published;
         TRY(context.own.write("state", "4"));
-        return std::nullopt;
     }
     const auto sectors = target_->look_again();
     if (!sectors) return context.log.say(sectors.error().message()), std::nullopt;  // the disk stays as it is
