@@ -4,11 +4,7 @@
 #include <filesystem>
 #include <fstream>
 
-#include "backends/block/block.h"
-#include "backends/block/control.h"
-#include "backends/block/worker.h"
-#include "tests/support/block_backend_alone.h"
-#include "tests/support/local_xen.h"
+#include "tests/support/block_backend_world.h"
 
 using namespace caisson;
 using namespace caisson::test;
@@ -26,106 +22,10 @@ std::size_t resident() {
     return pages * page_size;
 }
 
-// A driver domain with one disk, and a guest that writes keys by hand.
-struct World {
-    explicit World(const std::string& params = "memory:1M") {
-        own.write("params", params).value();
-        own.write("mode", std::string_view("w")).value();
-        own.write("frontend-id", 2u).value();
-        need(front_store.make_directory(frontend_path));
-        need(front_store.set_permissions(frontend_path, {{.domain = front.id}, {.domain = back.id, .read = true}}));
-    }
-    ControlContext context() {
-        return {.hypervisor = *back.hypervisor, .own = own, .peer = peer, .address = address, .log = log};
-    }
-    Status offer() {
-        auto lent = context();
-        return control->offer(lent);
-    }
-    Result<Handover> connect() {
-        auto lent = context();
-        return control->connect(lent);
-    }
-    void disconnect() {
-        auto lent = context();
-        control->disconnect(lent);
-    }
-    void say(const std::string& key, const std::string& value) {
-        need(front_store.write(frontend_path + "/" + key, value));
-    }
-    void forget() {
-        need(front_store.remove(frontend_path));
-        need(front_store.make_directory(frontend_path));
-        need(front_store.set_permissions(frontend_path, {{.domain = front.id}, {.domain = back.id, .read = true}}));
-    }
-    std::string published(std::string_view key) { return need(own.text(key)).value_or(""); }
-
-    // The guest's side of one queue, under `prefix`.
-    struct Queue {
-        SharedPages pages;
-        EventChannel channel;
-        BlockRing<block::Native> ring;
-    };
-    Queue queue(const std::string& prefix, unsigned pages, bool numbered) {
-        auto shared = need(front.hypervisor->share(back.id, pages, Access::read_write));
-        auto channel = need(front.hypervisor->allocate_unbound(back.id));
-        for (unsigned i = 0; i < pages; ++i)
-            say(prefix + "ring-ref" + (numbered ? std::to_string(i) : ""), std::to_string(shared.refs()[i].raw));
-        say(prefix + "event-channel", std::to_string(channel.port().raw));
-        const SharedSpan memory = shared.memory();
-        return {std::move(shared), std::move(channel), BlockRing<block::Native>(memory)};
-    }
-    // As the controller's process would: a worker with a restricted hypervisor of its own.
-    struct Serving {
-        std::unique_ptr<Hypervisor> hypervisor;
-        std::vector<block::backend::QueueHead> journal;
-        std::unique_ptr<DeviceWorker> worker;
-    };
-    Serving serve(const Handover& handover) {
-        Serving out;
-        out.hypervisor = need(local::open_restricted(need(back.hypervisor->restrict_to(std::span(&front.id, 1)))));
-        out.journal.resize(handover.journal_bytes / sizeof(block::backend::QueueHead) + 1);
-        auto reader = need(handover.reader());
-        out.worker = need(block::backend_half().serve(
-            {.loop = *loop,
-             .hypervisor = *out.hypervisor,
-             .address = address,
-             .journal = std::as_writable_bytes(std::span(out.journal)),
-             .successor = false,
-             .stats = stats,
-             .log = log,
-             .broken = [this](const Error& error) { faults.push_back(error); },
-             .publish = [this](std::string_view key, std::string_view value) { need(own.write(key, value)); },
-             .group = group},
-            reader));
-        return out;
-    }
-    void turns(unsigned count = 3) {
-        for (unsigned i = 0; i < count; ++i) (void)loop->turn({});
-    }
-
-    LocalXen xen;
-    LocalXen::Domain back = xen.domain(), front = xen.domain();
-    Store back_store = need(Store::open(back.xenstored)), front_store = need(Store::open(front.xenstored));
-    const std::string frontend_path = "/local/domain/2/device/vbd/51712";
-    Directory own{back_store, "/local/domain/1/backend/vbd/2/51712"}, peer{back_store, frontend_path};
-    DeviceAddress address{.device_class = "vbd",
-                          .role = Role::backend,
-                          .frontend = DomainId(2),
-                          .backend = DomainId(1),
-                          .id = DeviceId(51712)};
-    Log log{"vbd under test"};
-    std::unique_ptr<DeviceControl> control = block::backend_half().control();
-    std::unique_ptr<Loop> loop = need(Loop::make());
-    DeviceStats stats;
-    std::shared_ptr<void> group;
-    std::vector<Error> faults;
-};
-
 }  // namespace
 
 TEST_CASE("a disk says what it can before the frontend connects, and what it is when it does") {
-    World world;
+    BlockWorld world;
     REQUIRE(world.offer());
     for (const char* key :
          {"feature-barrier", "feature-flush-cache", "feature-discard", "feature-persistent", "feature-online-resize"})
@@ -150,9 +50,9 @@ TEST_CASE("every way in which frontends write their rings is understood, and the
     for (const Way& way :
          {Way{1, 1, false, false, ""}, Way{1, 1, true, true, "x86_64-abi"}, Way{1, 1, true, false, ""},
           Way{1, 4, true, true, ""}, Way{2, 1, false, false, ""}, Way{8, 16, true, true, "x86_64-abi"}}) {
-        World world;
+        BlockWorld world;
         REQUIRE(world.offer());
-        std::vector<World::Queue> queues;
+        std::vector<BlockWorld::Queue> queues;
         if (way.queues > 1) world.say("multi-queue-num-queues", std::to_string(way.queues));
         if (way.order) world.say("ring-page-order", std::to_string(std::countr_zero(way.pages)));
         if (*way.protocol != 0) world.say("protocol", way.protocol);
@@ -163,12 +63,12 @@ TEST_CASE("every way in which frontends write their rings is understood, and the
         REQUIRE(handover);
         auto serving = world.serve(*handover);
         auto data = need(world.front.hypervisor->share(world.back.id, 1, Access::read_write));
-        for (World::Queue& queue : queues) {
+        for (BlockWorld::Queue& queue : queues) {
             queue.ring.add(block_request(op::write, 1, 0, {whole_page(data.refs()[0].raw)}));
             queue.ring.show();
         }
         world.turns();
-        for (World::Queue& queue : queues) {
+        for (BlockWorld::Queue& queue : queues) {
             const auto answer = queue.ring.take();
             REQUIRE(answer);
             CHECK(answer->status == block::status::okay);
@@ -191,7 +91,7 @@ TEST_CASE("keys that no frontend should write end its connect with an error, and
                                                                 {"ring-ref", "99999999999"},
                                                                 {"event-channel", ""},
                                                                 {"event-channel", "4000000000"}};
-    World world;
+    BlockWorld world;
     REQUIRE(world.offer());
     for (const auto& [key, value] : lies) {
         auto queue = world.queue("", 1, false);
@@ -210,7 +110,7 @@ TEST_CASE("a disk that grows is announced after its worker knows: sectors, then 
     const std::string path = "/tmp/caisson-test-resize-" + std::to_string(::getpid());
     Fd file(::open(path.c_str(), O_RDWR | O_CREAT | O_CLOEXEC, 0600));
     REQUIRE(::ftruncate(file.get(), 1 << 20) == 0);
-    World world(path);
+    BlockWorld world(path);
     REQUIRE(world.offer());
     auto queue = world.queue("", 1, false);
     const auto handover = world.connect();
@@ -239,7 +139,7 @@ TEST_CASE("a disk that grows is announced after its worker knows: sectors, then 
 
 TEST_CASE("xsa_371 a guest that ends its grants or dies under load leaves the worker standing and nothing mapped") {
     for (const bool persistent : {false, true}) {
-        World world;
+        BlockWorld world;
         REQUIRE(world.offer());
         auto queue = world.queue("", 1, false);
         if (persistent) world.say("feature-persistent", "1");
@@ -270,7 +170,7 @@ TEST_CASE("xsa_371 a guest that ends its grants or dies under load leaves the wo
 
 TEST_CASE(
     "xsa_350 ten thousand connects and disconnects leave as many descriptors, grants, ports and mappings as before") {
-    World world;
+    BlockWorld world;
     REQUIRE(world.offer());
     auto queue = world.queue("", 1, false);
     auto data = need(world.front.hypervisor->share(world.back.id, 1, Access::read_write));
