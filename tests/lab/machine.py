@@ -1,0 +1,83 @@
+"""One boot of the lab: QEMU, Xen, Dom0, and the scenarios that Dom0 runs one after the other."""
+
+import shutil
+import subprocess
+import time
+from dataclasses import dataclass
+
+from packages import program
+
+BOOT_SECONDS = 90  # until Dom0 is up, on a busy machine
+
+
+@dataclass
+class Result:
+    scenario: str
+    verdict: str  # PASS, FAIL
+    seconds: float
+    why: str = ""
+
+
+class Machine:
+    """`limits` is how long each scenario may take, by name. Its folder has share/ (Dom0's /share) and serial.log."""
+
+    def __init__(self, folder, packages, dom0, domain, limits):
+        self.folder, self.packages, self.dom0, self.limits = folder, packages, dom0, limits
+        self.share = folder / "share"
+        shutil.rmtree(folder, ignore_errors=True)
+        (self.share / "out").mkdir(parents=True)
+        for file in (packages.vmlinux, domain):
+            shutil.copy(file, self.share)
+        (self.share / "scenarios").write_text("".join(f"{name}\n" for name in limits))
+
+    def command(self):
+        return [program("qemu-system-x86_64"), "-accel", "tcg,thread=multi", "-m", "2304", "-smp", "2", "-nographic",
+                "-no-reboot", "-nic", "none", "-kernel", self.packages.xen,
+                "-append", "dom0_mem=640M,max:640M com1=115200,8n1 console=com1 gnttab_max_frames=256",
+                "-initrd", f"{self.packages.vmlinux} console=hvc0 quiet,{self.dom0}",
+                "-fsdev", f"local,id=share,path={self.share},security_model=none",
+                "-device", "virtio-9p-pci,fsdev=share,mount_tag=share"]
+
+    def interactive(self):
+        (self.share / "interactive").touch()
+        subprocess.run(self.command())
+
+    def run(self, tell):
+        """The results so far; scenarios that the boot did not come to are missing. `tell` hears each as it comes."""
+        results, started = {}, None
+        deadline = time.monotonic() + BOOT_SECONDS
+        with open(self.folder / "serial.log", "wb") as serial:
+            qemu = subprocess.Popen(self.command(), stdin=subprocess.DEVNULL, stdout=serial, stderr=subprocess.STDOUT)
+            try:
+                while True:
+                    ended = qemu.poll() is not None
+                    for line in self._lines():
+                        kind, _, rest = line.partition(" ")
+                        if kind == "START" and rest != started and rest not in results:
+                            started = rest
+                            deadline = time.monotonic() + self.limits[rest] + 60
+                        elif kind in ("PASS", "FAIL") and (name := rest.split()[0]) not in results:
+                            words = rest.split(maxsplit=2)
+                            results[name] = Result(name, kind, float(words[1]), words[2] if len(words) > 2 else "")
+                            started, deadline = None, time.monotonic() + 60
+                            tell(results[name])
+                    if ended or time.monotonic() > deadline:
+                        break
+                    time.sleep(0.3)
+            finally:
+                qemu.kill()
+                qemu.wait()
+        # Xen that crashed ends QEMU as a shutdown does: only a marker counts.
+        if len(results) < len(self.limits):
+            name = started or next(one for one in self.limits if one not in results)
+            how = "Xen or Dom0 ended" if ended else "no sign of life from Dom0"
+            results[name] = Result(name, "FAIL", 0.0, f"{how}: see {self.folder.name}/serial.log")
+            tell(results[name])
+        return results
+
+    def _lines(self):
+        try:
+            text = (self.share / "out/results").read_text()
+        except OSError:
+            return []
+        return text.splitlines() if text.endswith("\n") else text.splitlines()[:-1]
