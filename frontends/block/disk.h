@@ -39,6 +39,7 @@
 #include <string_view>
 
 #include "protocols/block_commands.h"
+#include "ring/fd.h"
 #include "ring/hypervisor.h"
 #include "ring/loop.h"
 #include "ring/store.h"
@@ -160,9 +161,12 @@ class Disk {
 
 // A disk of the domain that this program runs in, with everything that it needs: the hypervisor's socket is
 // $CAISSON_HYPERVISOR, else /run/caisson/hypervisor; xenstore is where libxenstore finds it. `name`: as device_named().
-// The controller of the domain's frontends leaves a device alone that has the node `claimed` in its directory; this
-// writes it.
+// The controller of the domain's frontends leaves a device alone that has the node `claimed` in its directory
+// (caisson_disk=["vdev=xvda,claimed=1"] in the cfg file). Without it: EBUSY when somebody serves the disk already, else
+// this writes it. EBUSY, too, while another program has the disk open.
 struct OpenDisk {
+    Fd alone;  // held as long as the disk is open
+
     std::unique_ptr<Hypervisor> hypervisor;
     std::unique_ptr<Store> store;
     std::unique_ptr<Loop> loop;

@@ -42,7 +42,9 @@ struct Entry {
     std::uint8_t operation = 0, secure = 0;
     std::uint8_t borrowed = 0;  // its pages belong to a Buffer
     std::uint8_t unused = 0;
-    std::uint16_t pages = 0, unused2 = 0;
+    std::uint16_t pages = 0;
+    std::uint16_t skip = 0, trim = 0;  // bytes at both ends that are not the program's: it did not ask on sectors
+    std::uint16_t unused2 = 0;
     std::array<std::uint16_t, pages_a_request> page{};  // in the arena; whole pages, only the last one may be part used
 };
 

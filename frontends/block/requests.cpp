@@ -28,6 +28,8 @@ Status Requests::claim(const Entry& entry) {
     const bool moves_data = operation != Operation::flush && operation != Operation::discard;
     if (moves_data && entry.length > pages_a_request * page_size)
         return host_fault(EBADMSG, "journal: length of a request");
+    if (moves_data && (entry.skip >= page_size || entry.trim >= page_size || entry.skip + entry.trim > entry.length))
+        return host_fault(EBADMSG, "journal: ends of a request");
     if (entry.pages != pages_of(operation, entry.length)) return host_fault(EBADMSG, "journal: pages of a request");
     for (unsigned i = 0; i < entry.pages; ++i)
         if (!pool_.claim(entry.page[i])) return host_fault(EBADMSG, "journal: a page of two requests");
@@ -55,6 +57,8 @@ std::optional<Tag> Requests::prepare(const Wanted& wanted) {
     entry.secure = wanted.secure ? 1 : 0;
     entry.borrowed = wanted.buffer ? 1 : 0;
     entry.pages = static_cast<std::uint16_t>(pages);
+    entry.skip = wanted.skip;
+    entry.trim = wanted.trim;
     return tag;
 }
 

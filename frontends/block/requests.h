@@ -34,7 +34,8 @@ class Requests {
         Operation operation = Operation::read;
         bool secure = false;
         std::uint64_t offset = 0, length = 0, cookie = 0;
-        std::optional<std::uint16_t> buffer;  // the first page of a Buffer, which holds the data
+        std::uint16_t skip = 0, trim = 0;
+        std::optional<std::uint16_t> buffer = std::nullopt;  // the first page of a Buffer, which holds the data
     };
     // A new entry with pages for the data, not `taken` yet: fill the pages, then commit(). Nothing: no room now.
     std::optional<Tag> prepare(const Wanted& wanted);

@@ -1,0 +1,151 @@
+#include "frontends/block/attachment_fuse.h"
+#include "frontends/block/block.h"
+#include "frontends/block/fuse_server.h"
+#include "frontends/block/link.h"
+
+namespace caisson::block {
+
+using namespace std::chrono_literals;
+
+namespace frontend {
+namespace {
+
+constexpr unsigned answers_a_turn = 128;  // of a queue
+constexpr unsigned messages_a_turn = 32;  // of the attachment
+constexpr unsigned patience = 30;         // seconds, for a silent backend
+
+class FrontendWorker final : public DeviceWorker {
+  public:
+    explicit FrontendWorker(WorkerContext context) : context_(std::move(context)) {}
+    Status open(HandoverReader& handover);
+    Status start();
+    Status update(std::span<const std::byte> message) override;
+
+  private:
+    // One queue on the loop.
+    struct Bell final : Polled {
+        Bell(FrontendWorker& owner, unsigned number) : worker(owner), queue(number) {}
+        bool poll() override { return worker.poll(queue); }
+        bool arm() override { return worker.arm(queue); }
+        FrontendWorker& worker;
+        unsigned queue;
+        Loop::Handle served;
+    };
+
+    ConnectionJournal& journal() { return *reinterpret_cast<ConnectionJournal*>(context_.journal.data()); }
+    bool serving() const { return !dead_ && path_->ready(); }
+    bool poll(unsigned queue);
+    bool arm(unsigned queue);
+    bool serve_attachment();
+    void listen();
+    void fail(const Error& error) {
+        attachment_.reset();
+        if (!std::exchange(dead_, true)) context_.broken(error);
+    }
+
+    WorkerContext context_;
+    std::optional<KeptMemory> kept_;
+    std::optional<Requests> requests_;
+    std::unique_ptr<DataPath> path_;
+    std::unique_ptr<FuseServer> server_;
+    std::vector<std::unique_ptr<Bell>> bells_;
+    Loop::Handle attachment_, ticks_;
+    bool dead_ = false, full_ = false, gone_ = false;
+};
+
+Status FrontendWorker::open(HandoverReader& handover) {
+    if (context_.journal.size() < sizeof(ConnectionJournal)) return host_fault(EBADMSG, "journal too small");
+    const Link link = TRY(read_link(handover));
+    kept_ = TRY(KeptMemory::map(TRY(handover.fd())));
+    requests_ = TRY(Requests::attach((*kept_)->disk.entries, link.arena_pages));
+    TakenOver taken =
+        TRY(take_over(link, handover, context_.hypervisor, *requests_, journal(), context_.stats, patience));
+    path_ = std::move(taken.path);
+    if (taken.attachment)
+        server_ = std::make_unique<FuseServer>(std::move(taken.attachment), (*kept_)->disk.inbox, *path_);
+    return {};
+}
+
+Status FrontendWorker::start() {
+    for (unsigned i = 0; i < path_->queues(); ++i) {
+        Bell& bell = *bells_.emplace_back(std::make_unique<Bell>(*this, i));
+        bell.served = context_.loop.serve(bell, {&path_->channel(i)});
+    }
+    ticks_ = context_.loop.every(1s, [this] {
+        if (serving()) path_->tick();
+    });
+    TRY(path_->know(kept_->read()));
+    path_->notify_all();
+    listen();
+    return {};
+}
+
+Status FrontendWorker::update(std::span<const std::byte> message) {
+    Features features;
+    if (message.size() != sizeof features) return host_fault(EBADMSG, "update");
+    std::memcpy(&features, message.data(), sizeof features);
+    if (dead_) return {};
+    TRY(path_->know(features));
+    listen();
+    return {};
+}
+
+void FrontendWorker::listen() {
+    if (!server_ || !serving() || attachment_ || full_ || gone_) return;
+    attachment_ = context_.loop.watch(server_->wait_fd(), POLLIN, [this](short) { (void)serve_attachment(); });
+}
+
+bool FrontendWorker::serve_attachment() {
+    if (!server_ || !serving() || gone_) return false;
+    const FuseServer::Served served = server_->serve(messages_a_turn);
+    path_->ring_bells();
+    full_ = served.full;
+    gone_ = served.gone;
+    if (full_ || gone_)
+        attachment_.reset();
+    else
+        listen();
+    return served.messages > 0;
+}
+
+bool FrontendWorker::poll(unsigned queue) {
+    if (!serving()) return false;
+    const auto done = path_->poll(queue, answers_a_turn, [this](Tag tag, std::uint64_t cookie, int error) {
+        if (server_) server_->ended(tag, cookie, error);
+    });
+    if (!done) return fail(done.error()), false;
+    if (*done == 0) return false;
+    if (full_) (void)serve_attachment();
+    return true;
+}
+
+bool FrontendWorker::arm(unsigned queue) {
+    if (!serving()) return false;
+    const auto work = path_->arm(queue);
+    if (!work) return fail(work.error()), false;
+    if (!*work) context_.stats.queue[queue].sleeps.add(1);
+    return *work;
+}
+
+Result<std::unique_ptr<DeviceWorker>> serve_frontend(WorkerContext context, HandoverReader& handover) {
+    auto worker = std::make_unique<FrontendWorker>(std::move(context));
+    TRY(worker->open(handover));
+    TRY(worker->start());
+    return worker;
+}
+
+}  // namespace
+}  // namespace frontend
+
+ClassHalf frontend_half() {
+    return {.control =
+                [] {
+                    return make_frontend_control({.attachment = [](ControlContext& context) {
+                        return frontend::open_fuse(frontend::file_of(context.address.id));
+                    }});
+                },
+            .serve = frontend::serve_frontend,
+            .policy = nullptr};
+}
+
+}  // namespace caisson::block
