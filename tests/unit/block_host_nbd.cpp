@@ -2,59 +2,20 @@
 #include <catch2/catch.hpp>
 
 #include <endian.h>
-#include <signal.h>
 #include <sys/socket.h>
-#include <sys/wait.h>
-
-#include <filesystem>
-#include <thread>
 
 #include "backends/block/host_nbd.h"
 #include "backends/block/target.h"
 #include "tests/support/block_kernel.h"
+#include "tests/support/nbdkit.h"
 
 using namespace caisson;
 using namespace caisson::block;
 using namespace caisson::block::backend;
+using caisson::test::Nbdkit;
 using namespace std::chrono_literals;
 
 namespace {
-
-// A server in the foreground, on a socket in a folder of its own.
-struct Nbdkit {
-    explicit Nbdkit(std::vector<std::string> plugin) {
-        std::string name = "/tmp/caisson-nbd-XXXXXX";
-        folder = ::mkdtemp(name.data());
-        socket = folder + "/socket";
-        std::vector<std::string> words{"nbdkit", "-f", "-U", socket};
-        words.insert(words.end(), plugin.begin(), plugin.end());
-        std::vector<char*> argv;
-        for (auto& word : words) argv.push_back(word.data());
-        argv.push_back(nullptr);
-        pid = ::fork();
-        if (pid == 0) {
-            ::execvp("nbdkit", argv.data());
-            ::_exit(127);
-        }
-        for (int i = 0; i < 1000 && !std::filesystem::exists(socket); ++i) {
-            if (::waitpid(pid, nullptr, WNOHANG) == pid) pid = -1;
-            if (pid < 0) break;
-            std::this_thread::sleep_for(10ms);
-        }
-    }
-    ~Nbdkit() {
-        kill();
-        std::filesystem::remove_all(folder);
-    }
-    void kill() {
-        if (pid < 0) return;
-        ::kill(pid, SIGKILL);
-        ::waitpid(pid, nullptr, 0);
-        pid = -1;
-    }
-    std::string folder, socket;
-    pid_t pid = -1;
-};
 
 struct NbdDisk {
     explicit NbdDisk(Fd socket, Geometry geometry = {.sectors = 2048})

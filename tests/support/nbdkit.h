@@ -1,0 +1,56 @@
+// An NBD server of a test's own.
+//
+//     Nbdkit server({"memory", "64M"});
+//     if (server.pid < 0) ...                        // skipped: nbdkit is not installed
+#pragma once
+
+#include <signal.h>
+#include <sys/wait.h>
+#include <unistd.h>
+
+#include <chrono>
+#include <cstdlib>
+#include <filesystem>
+#include <string>
+#include <thread>
+#include <vector>
+
+namespace caisson::test {
+
+// A server in the foreground, on a socket in a folder of its own.
+struct Nbdkit {
+    explicit Nbdkit(std::vector<std::string> plugin) {
+        std::string name = "/tmp/caisson-nbd-XXXXXX";
+        folder = ::mkdtemp(name.data());
+        socket = folder + "/socket";
+        std::vector<std::string> words{"nbdkit", "-f", "-U", socket};
+        words.insert(words.end(), plugin.begin(), plugin.end());
+        std::vector<char*> argv;
+        for (auto& word : words) argv.push_back(word.data());
+        argv.push_back(nullptr);
+        pid = ::fork();
+        if (pid == 0) {
+            ::execvp("nbdkit", argv.data());
+            ::_exit(127);
+        }
+        for (int i = 0; i < 1000 && !std::filesystem::exists(socket); ++i) {
+            if (::waitpid(pid, nullptr, WNOHANG) == pid) pid = -1;
+            if (pid < 0) break;
+            std::this_thread::sleep_for(std::chrono::milliseconds(10));
+        }
+    }
+    ~Nbdkit() {
+        kill();
+        std::filesystem::remove_all(folder);
+    }
+    void kill() {
+        if (pid < 0) return;
+        ::kill(pid, SIGKILL);
+        ::waitpid(pid, nullptr, 0);
+        pid = -1;
+    }
+    std::string folder, socket;
+    pid_t pid = -1;
+};
+
+}  // namespace caisson::test
