@@ -17,35 +17,32 @@
 #include "backends/block/journal.h"
 #include "backends/block/worker.h"
 #include "tests/support/lending_hypervisor.h"
+#include "tests/support/loose_channel.h"
+#include "tests/support/ring_words.h"
 
 namespace caisson::test {
 
 // The frontend's end of a ring, without any manners. Any number of pages.
 template <class P>
-class BlockRing {
+class BlockRing : public RingWords<P> {
   public:
     using Request = typename P::Request;
     using Response = typename P::Response;
 
-    explicit BlockRing(SharedSpan ring) : ring_(ring) { (void)FrontRing<P>::initialise(ring, unused_); }
+    explicit BlockRing(SharedSpan ring) : RingWords<P>(ring) { (void)FrontRing<P>::initialise(ring, unused_); }
 
-    std::uint32_t slots() const { return ring_slots<P>(ring_.size()); }
-    void put(std::uint32_t index, const Request& request) {
-        (void)ring_.copy_in(at(index), std::as_bytes(std::span(&request, 1)));
-    }
+    std::uint32_t slots() const { return ring_slots<P>(this->page().size()); }
+    void put(std::uint32_t index, const Request& request) { this->put_slot(index, request); }
+    // As the next request, visible when shown.
     void add(const Request& request) { put(produced_++, request); }
     void show() { producer(produced_); }
-    void producer(std::uint32_t value) { put_word(0, value); }
-    void response_event(std::uint32_t value) { put_word(12, value); }
-    std::uint32_t request_event() const { return word(4); }
-    std::uint32_t response_producer() const { return word(8); }
+    void producer(std::uint32_t value) { this->put_request_producer(value); }
+    void response_event(std::uint32_t value) { this->put_response_event(value); }
     std::uint32_t taken() const { return taken_; }
     std::uint32_t produced() const { return produced_; }
     std::optional<Response> take() {
-        if (taken_ == response_producer()) return std::nullopt;
-        Response out{};
-        (void)ring_.copy_out(at(taken_++), std::as_writable_bytes(std::span(&out, 1)));
-        return out;
+        if (taken_ == this->response_producer()) return std::nullopt;
+        return this->template slot<Response>(taken_++);
     }
     std::vector<Response> take_all() {
         std::vector<Response> all;
@@ -54,18 +51,6 @@ class BlockRing {
     }
 
   private:
-    std::size_t at(std::uint32_t index) const {
-        return ring_header_bytes + (index & (slots() - 1)) * ring_slot_bytes<P>;
-    }
-    std::uint32_t word(std::size_t offset) const {
-        std::uint32_t value = 0;
-        (void)ring_.copy_out(offset, std::as_writable_bytes(std::span(&value, 1)));
-        return value;
-    }
-    void put_word(std::size_t offset, std::uint32_t value) {
-        (void)ring_.copy_in(offset, std::as_bytes(std::span(&value, 1)));
-    }
-    SharedSpan ring_;
     RingIndices unused_;
     std::uint32_t produced_ = 0, taken_ = 0;
 };

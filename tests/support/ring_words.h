@@ -1,5 +1,5 @@
-// A shared ring as its bytes, for a peer without manners: any slot, any index, in any order. What LyingRing (a
-// frontend) and RawRing (a backend) are made of.
+// A shared ring as its bytes, for a peer without manners: any slot, any index, in any order. What LyingRing and
+// BlockRing (frontends) and RawRing (a backend) are made of.
 #pragma once
 
 #include <cstddef>
@@ -13,7 +13,7 @@ namespace caisson::test {
 template <class P>
 class RingWords {
   public:
-    explicit RingWords(SharedSpan page) : page_(page) {}
+    explicit RingWords(SharedSpan pages) : page_(pages) {}
     SharedSpan page() const { return page_; }
 
     std::uint32_t request_producer() const { return word(0); }
@@ -39,8 +39,8 @@ class RingWords {
     }
 
   private:
-    static std::size_t at(std::uint32_t index) {
-        return ring_header_bytes + index % ring_slots<P>(page_size) * ring_slot_bytes<P>;
+    std::size_t at(std::uint32_t index) const {
+        return ring_header_bytes + index % ring_slots<P>(page_.size()) * ring_slot_bytes<P>;
     }
     std::uint32_t word(std::size_t offset) const {
         std::uint32_t value = 0;
