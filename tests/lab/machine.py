@@ -19,15 +19,20 @@ class Result:
 
 
 class Machine:
-    """`limits` is how long each scenario may take, by name. Its folder has share/ (Dom0's /share) and serial.log."""
+    """`limits` is how long each scenario may take, by name, on an idle machine; `patience` times that is granted.
 
-    def __init__(self, folder, packages, dom0, domain, limits):
+    Its folder has share/ (Dom0's /share) and serial.log.
+    """
+
+    def __init__(self, folder, packages, dom0, domain, limits, patience):
         self.folder, self.packages, self.dom0, self.limits = folder, packages, dom0, limits
+        self.patience = patience
         self.share = folder / "share"
         shutil.rmtree(folder, ignore_errors=True)
         (self.share / "out").mkdir(parents=True)
         for file in (packages.vmlinux, domain):
             shutil.copy(file, self.share)
+        (self.share / "patience").write_text(f"{patience}\n")
         (self.share / "scenarios").write_text("".join(f"{name}\n" for name in limits))
 
     def command(self):
@@ -45,7 +50,7 @@ class Machine:
     def run(self, tell):
         """The results so far; scenarios that the boot did not come to are missing. `tell` hears each as it comes."""
         results, started = {}, None
-        deadline = time.monotonic() + BOOT_SECONDS
+        deadline = time.monotonic() + BOOT_SECONDS * self.patience
         with open(self.folder / "serial.log", "wb") as serial:
             qemu = subprocess.Popen(self.command(), stdin=subprocess.DEVNULL, stdout=serial, stderr=subprocess.STDOUT)
             try:
@@ -55,11 +60,11 @@ class Machine:
                         kind, _, rest = line.partition(" ")
                         if kind == "START" and rest != started and rest not in results:
                             started = rest
-                            deadline = time.monotonic() + self.limits[rest] + 60
+                            deadline = time.monotonic() + (self.limits[rest] + 60) * self.patience
                         elif kind in ("PASS", "FAIL") and (name := rest.split()[0]) not in results:
                             words = rest.split(maxsplit=2)
                             results[name] = Result(name, kind, float(words[1]), words[2] if len(words) > 2 else "")
-                            started, deadline = None, time.monotonic() + 60
+                            started, deadline = None, time.monotonic() + 60 * self.patience
                             tell(results[name])
                     if ended or time.monotonic() > deadline:
                         break

@@ -16,9 +16,10 @@ boot() {
 
 say() { read -r up _ </proc/uptime; echo "[$up] $role: $*"; }
 
-# try SECONDS COMMAND...: until it succeeds.
+# try SECONDS COMMAND...: until it succeeds. All seconds are those of an idle machine: a busy one has a larger $patience.
+patience=1
 try() {
-    tries=$(($1 * 5)); shift
+    tries=$(($1 * 5 * patience)); shift
     until "$@"; do
         [ "$tries" -gt 0 ] || return 1
         tries=$((tries - 1)); sleep 0.2

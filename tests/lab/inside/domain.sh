@@ -3,7 +3,7 @@
 . /lab/common.sh
 boot
 word() { sed -n "s/.*$1=\([^ ]*\).*/\1/p" /proc/cmdline; }
-role=$(word role) scenario=$(word scenario)
+role=$(word role) scenario=$(word scenario) patience=$(word patience)
 
 # ---- Words of a scenario, inside a domain ----
 

@@ -2,6 +2,7 @@
 # Dom0's part of one scenario: scenario.sh NAME. Its exit status is the verdict; $out/verdict says why it failed.
 . /lab/common.sh
 role=dom0 scenario=$1 out=/share/out/$1
+read -r patience </share/patience
 . "/lab/scenarios/$scenario.sh"
 
 # ---- Words of a scenario, inside Dom0 ----
@@ -11,7 +12,7 @@ same() { [ "$2" = "$3" ] || fail "$1: '$2', not '$3'"; say "$1: $2"; }
 # start NAME: a domain with what NAME_cfg says, in which the function NAME runs.
 start() {
     { printf '%s\n' "name='$1'" "kernel='/run/vmlinux'" "ramdisk='/run/domain.img'" "vcpus=1" "memory=${memory:-224}" \
-        "extra='console=hvc0 quiet role=$1 scenario=$scenario'"
+        "extra='console=hvc0 quiet role=$1 scenario=$scenario patience=$patience'"
       eval "printf '%s\n' \"\$${1}_cfg\""; } >"/run/$1.cfg"
     say "start $1"
     xl create -q "/run/$1.cfg" || fail "xl create $1"
@@ -23,13 +24,13 @@ value() { xenstore-read "/local/domain/$(id_of "$1")/data/$2" 2>/dev/null; }
 tell() { xenstore-write "/local/domain/$(id_of "$1")/data/$2" "$3"; xenstore-chmod "/local/domain/$(id_of "$1")/data/$2" "n$(id_of "$1")"; }
 # await NAME KEY VALUE SECONDS: until the domain has published it.
 await() {
-    path=/local/domain/$(id_of "$1")/data i=$(($4 * 4))
+    path=/local/domain/$(id_of "$1")/data i=$(($4 * 2 * patience))
     until [ "$(xenstore-read "$path/$2" 2>/dev/null)" = "$3" ]; do
         for name in $(running); do
             why=$(value "$name" failed) && fail "$name: $why"
         done
         [ "$i" -gt 0 ] || fail "$1 did not publish $2=$3 in $4 s"
-        i=$((i - 1)); sleep 0.25
+        i=$((i - 1)); sleep 0.5
     done
     say "$1 published $2=$3"
 }

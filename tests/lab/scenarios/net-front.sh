@@ -1,0 +1,36 @@
+# Our net frontend in a guest (a TAP named eth0) against Debian's own xen-netback in Dom0: pings, and both directions of TCP.
+limit=200
+
+guest_cfg="vif=['mac=00:16:3e:00:00:01,bridge=br0']"
+
+guest() {
+    modprobe tun
+    caisson frontd &
+    try 60 test -d /sys/class/net/eth0 || fail "no eth0"
+    ip addr add 10.0.0.2/24 dev eth0
+    ip link set eth0 up
+    try 60 ping -c 1 -W 1 10.0.0.1 >/dev/null || fail "no answer to a ping"
+    publish ping "$(ping -c 5 -i 0.2 -s 1400 10.0.0.1 | grep -o '[0-9]* packets received')"
+    publish down "$(wget -q -O - http://10.0.0.1:7000/blob | md5sum | cut -c1-32)"
+    dd if=/dev/urandom of=/tmp/up bs=64k count=32 2>/dev/null
+    publish sent "$(md5sum </tmp/up | cut -c1-32)"
+    nc 10.0.0.1 7001 </tmp/up
+    publish state done
+}
+
+dom0() {
+    modprobe xen-netback; modprobe bridge
+    ip link add br0 type bridge
+    ip addr add 10.0.0.1/24 dev br0
+    ip link set br0 up
+    mkdir -p /run/www
+    dd if=/dev/urandom of=/run/www/blob bs=64k count=64 2>/dev/null
+    httpd -p 7000 -h /run/www
+    (nc -l -p 7001 | md5sum | cut -c1-32 >/run/received) &
+    start guest
+    await guest state done 150
+    same "answers to five pings of 1400 bytes" "$(value guest ping)" "5 packets received"
+    same "4 MiB to the guest" "$(value guest down)" "$(md5sum </run/www/blob | cut -c1-32)"
+    try 10 test -s /run/received
+    same "2 MiB from the guest" "$(cat /run/received)" "$(value guest sent)"
+}
