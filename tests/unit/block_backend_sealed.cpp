@@ -6,6 +6,7 @@
 
 #include "domains/sandbox/sandbox.h"
 #include "tests/support/block_backend_world.h"
+#include "tests/support/nbdkit.h"
 
 using namespace caisson;
 using namespace caisson::test;
@@ -39,11 +40,17 @@ namespace {
 
 }  // namespace
 
-TEST_CASE("a sealed worker does everything that a disk is asked, on every host that the controller opens by itself") {
+TEST_CASE("a sealed worker does everything that a disk is asked, on every host") {
     const std::string path = "/tmp/caisson-test-sealed-" + std::to_string(::getpid());
     Fd file(::open(path.c_str(), O_RDWR | O_CREAT | O_CLOEXEC, 0600));
     REQUIRE(::ftruncate(file.get(), 1 << 20) == 0);
-    for (const std::string& params : {std::string("null:1M"), std::string("memory:1M"), path})
+    Nbdkit server({"memory", "1M"});
+    std::vector<std::string> targets{"null:1M", "memory:1M", path};
+    if (server.pid >= 0)
+        targets.push_back("nbd:unix:" + server.socket);
+    else
+        WARN("skipped: the NBD host: nbdkit is not installed");
+    for (const std::string& params : targets)
         for (const bool persistent : {false, true}) {
             CAPTURE(params, persistent);
             BlockWorld world(params);
