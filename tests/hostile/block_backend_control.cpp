@@ -137,6 +137,26 @@ TEST_CASE("a disk that grows is announced after its worker knows: sectors, then 
     ::unlink(path.c_str());
 }
 
+TEST_CASE("xsa_258 what a guest wrote at the start of its disk makes no image of it: the file is the disk, as it is") {
+    const std::string path = "/tmp/caisson-test-raw-" + std::to_string(::getpid());
+    Fd file(::open(path.c_str(), O_RDWR | O_CREAT | O_CLOEXEC, 0600));
+    REQUIRE(::ftruncate(file.get(), 1 << 20) == 0);
+    for (const std::string_view magic : {"QFI\xfb", "conectix", "KDMV", "vhdxfile"}) {
+        REQUIRE(::pwrite(file.get(), magic.data(), magic.size(), 0) == static_cast<ssize_t>(magic.size()));
+        BlockWorld world(path);
+        REQUIRE(world.offer());
+        auto queue = world.queue("", 1, false);
+        REQUIRE(world.connect());
+        CHECK(world.published("sectors") == "2048");
+        world.disconnect();
+    }
+    for (const char* format : {"qcow2:", "vhd:", "qcow:", "vmdk:"}) {
+        BlockWorld world(format + path);
+        CHECK_FALSE(world.offer());
+    }
+    ::unlink(path.c_str());
+}
+
 TEST_CASE("xsa_371 a guest that ends its grants or dies under load leaves the worker standing and nothing mapped") {
     for (const bool persistent : {false, true}) {
         BlockWorld world;
