@@ -24,6 +24,10 @@ namespace caisson {
 std::string own_directory(const DeviceAddress& address);
 std::string peer_directory(const DeviceAddress& address);
 
+// In a frontend's own directory: the device is left to a program of the domain, which has both halves in its own process
+// (frontends/block/disk.h). No controller touches it. Of the toolstack, or of that program.
+inline constexpr const char* claimed_key = "claimed";
+
 // What an endpoint asks of whoever runs it. Calls come from within the endpoint's own functions: answers are given
 // later, never from inside the call.
 class EndpointHost {

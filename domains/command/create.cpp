@@ -7,6 +7,7 @@
 #include "domains/toolstack/domain_config.h"
 #include "domains/toolstack/keeper.h"
 #include "domains/toolstack/toolstack.h"
+#include "ring/endpoint.h"
 
 namespace caisson::command {
 namespace {
@@ -25,6 +26,8 @@ Result<toolstack::DomainConfig> read_config(const CreateOptions& options) {
 }
 
 bool connected(Store& store, const toolstack::DeviceLink& link) {
+    const auto claimed = store.read(toolstack::frontend_path(link) + "/" + claimed_key);
+    if (claimed && *claimed) return true;  // waits for a program
     const auto now = toolstack::states(store, link);
     return now && now->backend == XenbusState::connected && now->frontend == XenbusState::connected;
 }

@@ -155,6 +155,10 @@ void Controller::scan_frontends() {
         const auto text = store_.read(own_directory(address) + "/backend-id").value_or(std::nullopt);
         const auto backend = text ? domain_of(*text) : std::nullopt;
         if (!backend) return;
+        // A program of this domain brings its own data path.
+        if (const auto claimed = store_.read(own_directory(address) + "/" + claimed_key);
+            !claimed || *claimed)
+            return;
         address.backend = *backend;
         consider(std::move(address));
     };

@@ -5,6 +5,7 @@
 #include <chrono>
 
 #include "protocols/xenbus.h"
+#include "ring/endpoint.h"
 
 namespace caisson::toolstack {
 namespace {
@@ -171,6 +172,7 @@ Tree vbd_tree(const Disk& disk, DomainId frontend, DomainId backend) {
                      {"state", state_text(XenbusState::initialising)},
                      {"virtual-device", std::to_string(disk.id)},
                      {"device-type", disk.cdrom ? "cdrom" : "disk"}};
+    if (disk.claimed) entries.front.emplace_back(claimed_key, "1");
     entries.fixed = {{"trusted", disk.trusted.value_or(true) ? "1" : "0"}};
     return device_tree(link, entries, owned(frontend, backend));
 }

@@ -95,7 +95,7 @@ static int setup(struct thread_data* td) {
     struct caisson_disk_geometry geometry;
     const int error = open_disk(td, &disk);
     if (error != 0) return error;
-    caisson_disk_geometry(disk, &geometry);
+    caisson_disk_get_geometry(disk, &geometry);
     caisson_disk_close(disk);
     td->files[0]->real_file_size = geometry.bytes;
     td->files[0]->filetype = FIO_TYPE_BLOCK;

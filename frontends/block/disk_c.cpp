@@ -200,7 +200,7 @@ int caisson_disk_open(const char* name, const caisson_disk_options* options, cai
 
 void caisson_disk_close(caisson_disk* disk) { delete disk; }
 
-void caisson_disk_geometry(const caisson_disk* disk, struct caisson_disk_geometry* geometry) {
+void caisson_disk_get_geometry(const caisson_disk* disk, caisson_disk_geometry* geometry) {
     const auto& known = disk->opened.disk->geometry();
     *geometry = {.bytes = known.bytes(),
                  .largest_request = disk->opened.disk->largest_request(),

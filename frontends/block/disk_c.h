@@ -44,7 +44,7 @@ struct caisson_disk_end {
 int caisson_disk_open(const char* name, const struct caisson_disk_options* options, struct caisson_disk** disk,
                       char* why, size_t why_size);
 void caisson_disk_close(struct caisson_disk* disk);
-void caisson_disk_geometry(const struct caisson_disk* disk, struct caisson_disk_geometry* geometry);
+void caisson_disk_get_geometry(const struct caisson_disk* disk, struct caisson_disk_geometry* geometry);
 
 /* Memory that the backend reads and writes itself: a request whose data lies in it, on a page, is not copied. Once a
  * disk. It stays at its place, and good, while backends come and go. The backend can change all of it at any time.
