@@ -68,7 +68,8 @@ struct Pieces {
 struct QueueJournal {
     RingIndices ring;
     std::uint32_t answered = 0;  // responses below it are accounted for
-    // Of the piece that was sent last: what its request's index was. Tells a successor whether it was pushed.
+    // Of the piece that was sent last: what its request's index was. Tells a successor whether it was pushed. The tag
+    // plus 1; 0: none.
     std::uint32_t last_index = 0, last_tag = 0, last_piece = 0;
 };
 

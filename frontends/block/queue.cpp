@@ -9,9 +9,11 @@ Result<Queue> Queue::open(SharedPages pages, EventChannel channel, QueueJournal&
     if (taken > 1) return host_fault(EBADMSG, "journal: answers not accounted for");
     // The response still stands in its slot: nothing is pushed before it is accounted for.
     indices.consumed = journal.answered;
-    const PieceId last{journal.last_tag, journal.last_piece};
-    if (!last.valid()) return host_fault(EBADMSG, "journal: last piece");
-    if (journal.last_index == indices.produced) pieces[last.tag].sent &= ~last.bit();  // noted, and never pushed
+    if (journal.last_tag != 0 && journal.last_index == indices.produced) {  // noted, and never pushed
+        const PieceId last{journal.last_tag - 1, journal.last_piece};
+        if (!last.valid()) return host_fault(EBADMSG, "journal: last piece");
+        pieces[last.tag].sent &= ~last.bit();
+    }
     const SharedSpan memory = pages.memory();
     Queue queue(std::move(pages), std::move(channel), TRY(FrontRing<Native>::attach(memory, indices)), journal, stats);
     queue.again_ = taken == 1;

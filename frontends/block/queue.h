@@ -45,7 +45,7 @@ class Queue {
 
     // Not when full(). The backend sees it at ring_bell().
     void push(PieceId id, Pieces& state, const Native::Request& request) {
-        journal_->last_tag = id.tag;
+        journal_->last_tag = id.tag + 1;
         journal_->last_piece = id.piece;
         std::atomic_signal_fence(std::memory_order_release);
         journal_->last_index = journal_->ring.produced;
