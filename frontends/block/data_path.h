@@ -121,7 +121,7 @@ class DataPath {
 
     explicit DataPath(Parts& parts);
     Status attach();
-    Status check_outstanding() const;
+    Status check_outstanding();
     bool believable() const;
     Status settle_again();
     void sort_out();

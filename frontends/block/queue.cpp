@@ -15,9 +15,7 @@ Result<Queue> Queue::open(SharedPages pages, EventChannel channel, QueueJournal&
         pieces[last.tag].sent &= ~last.bit();
     }
     const SharedSpan memory = pages.memory();
-    Queue queue(std::move(pages), std::move(channel), TRY(FrontRing<Native>::attach(memory, indices)), journal, stats);
-    queue.again_ = taken == 1;
-    return queue;
+    return Queue(std::move(pages), std::move(channel), TRY(FrontRing<Native>::attach(memory, indices)), journal, stats);
 }
 
 }  // namespace caisson::block::frontend

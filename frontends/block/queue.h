@@ -87,6 +87,8 @@ class Queue {
     }
 
     Result<bool> arm() { return ring_.arm(); }
+    // The next response was settled by a predecessor that died before it was accounted for.
+    void expect_again() { again_ = true; }
     bool answers_again() const { return again_; }
     const EventChannel& channel() const { return channel_; }
     QueueStats& stats() { return *stats_; }
