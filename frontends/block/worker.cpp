@@ -76,7 +76,7 @@ Status FrontendWorker::start() {
     });
     TRY(path_->know(kept_->read()));
     path_->notify_all();
-    listen();
+    (void)serve_attachment();  // a predecessor's message is in no descriptor any more
     return {};
 }
 
@@ -86,7 +86,7 @@ Status FrontendWorker::update(std::span<const std::byte> message) {
     std::memcpy(&features, message.data(), sizeof features);
     if (dead_) return {};
     TRY(path_->know(features));
-    listen();
+    (void)serve_attachment();
     return {};
 }
 
