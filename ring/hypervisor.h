@@ -34,6 +34,7 @@ struct Capabilities {
     bool direct_view = false;     // view() works: a grant can be reached in place, without a map of its own
     bool end_tells = true;        // end() knows of a peer's mapping; else it always says ended, and the port itself
                                   // keeps the pages from reuse until the peer has let go
+    bool peers_enforced = true;   // who holds the result of restrict_to() reaches the peers named, and nobody else
     std::uint32_t max_pages_per_share = 0;
 };
 
@@ -161,7 +162,8 @@ class Hypervisor {
     // ---- Events ----
     // EVTCHNOP_alloc_unbound: a port of ours that `peer` may bind.
     virtual Result<EventChannel> allocate_unbound(DomainId peer) = 0;
-    // EVTCHNOP_bind_interdomain. One event is pending right after the bind on both sides, as on Xen.
+    // EVTCHNOP_bind_interdomain. One event is pending here right after the bind, in place of those that the peer sent
+    // before; the peer gets none.
     virtual Result<EventChannel> bind_interdomain(DomainId peer, Port remote) = 0;
     // EVTCHNOP_close. The peer's end becomes unbound again, for us to bind anew.
     virtual void close(EventChannel channel) = 0;

@@ -85,8 +85,7 @@ Result<Events::End> Events::bind_interdomain(ConnectionId owner, DomainKey self,
     record.remote = remote;
     record.owner = owner;
     record.own = std::move(own);
-    raise(record.own.outbox);
-    raise(other.own.outbox);
+    raise(other.own.outbox);  // towards us only, as Xen does: notifies of an unbound port were lost
     return End{port, std::move(given.inbox), std::move(given.outbox)};
 }
 

@@ -26,7 +26,7 @@ class Events {
         Fd wait, notify;
     };
     Result<End> allocate_unbound(ConnectionId owner, DomainKey self, DomainKey peer);
-    // One event is pending on both sides afterwards.
+    // One event is pending on our side afterwards; the peer, whose port was there before, hears nothing.
     Result<End> bind_interdomain(ConnectionId owner, DomainKey self, DomainKey peer, Port remote);
     Status close(DomainKey self, Port port);
 

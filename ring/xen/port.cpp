@@ -56,6 +56,7 @@ class XenHypervisor final : public Hypervisor {
                 .read_only_map = true,
                 .direct_view = false,
                 .end_tells = false,
+                .peers_enforced = false,
                 .max_pages_per_share = GrantAllocator::most_pages};
     }
 
@@ -74,6 +75,7 @@ class XenHypervisor final : public Hypervisor {
     void close(EventChannel channel) override;
     // gntalloc's open file, with a book of its own. The peers are not enforced here: see GrantDevice.
     Result<Fd> restrict_to(std::span<const DomainId>) override {
+        if (!own_grants_) return unsupported("a worker hands nothing on");
         return TRY(GrantAllocator::open(self_)).device().duplicate();
     }
 
@@ -117,6 +119,7 @@ Result<SharedPages> XenHypervisor::own(GrantAllocator& from, GrantAllocator::Pag
 }
 
 Result<SharedPages> XenHypervisor::share(DomainId peer, std::uint32_t pages, Access access) {
+    if (pages == 0 || pages > GrantAllocator::most_pages) return host_fault(EINVAL, "pages of one share");
     auto made = allocators_.back().allocate(peer, pages, access);
     if (!made && made.error().err == ENOSPC && own_grants_) {  // its book is full, or there are no more pages at all
         allocators_.push_back(TRY(GrantAllocator::open(self_)));
@@ -243,6 +246,7 @@ Result<Fd> open_channel() {
 }
 
 Result<EventChannel> XenHypervisor::allocate_unbound(DomainId peer) {
+    if (!own_grants_) return unsupported("a worker makes no channels");
     Fd fd = TRY(open_channel());
     ioctl_evtchn_bind_unbound_port request{.remote_domain = peer.raw};
     const int port = ::ioctl(fd.get(), IOCTL_EVTCHN_BIND_UNBOUND_PORT, &request);
@@ -251,6 +255,7 @@ Result<EventChannel> XenHypervisor::allocate_unbound(DomainId peer) {
 }
 
 Result<EventChannel> XenHypervisor::bind_interdomain(DomainId peer, Port remote) {
+    if (!own_grants_) return unsupported("a worker makes no channels");
     Fd fd = TRY(open_channel());
     ioctl_evtchn_bind_interdomain request{.remote_domain = peer.raw, .remote_port = remote.raw};
     const int port = ::ioctl(fd.get(), IOCTL_EVTCHN_BIND_INTERDOMAIN, &request);

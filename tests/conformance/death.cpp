@@ -1,21 +1,21 @@
 // A domain dies: what it had is released, and whoever comes after it inherits nothing.
-#include <poll.h>
-
 #include "tests/conformance/world.h"
 
 namespace caisson::conformance {
 
 TEST_CASE("the death of a mapper lets the owner end its pages") {
     Case w;
+    if (!can_die(w.back)) return;
     auto pages = need(w.front->share(w.back.id, 1, Access::read_write));
     auto mapped = need(w.back->map(w.front.id, refs_of(pages), Access::read_write));
-    CHECK(need(pages.end()) == End::still_mapped);
+    check_still_mapped(w.front, pages);
     w.back.die();
     CHECK(need(pages.end()) == End::ended);
 }
 
 TEST_CASE("the death of an owner leaves the mapper its memory and ends the grants") {
     Case w;
+    if (!can_die(w.front)) return;
     auto pages = need(w.front->share(w.back.id, 1, Access::read_write));
     const auto refs = refs_of(pages);
     put(pages.memory(), 0, "last words");
@@ -37,13 +37,14 @@ TEST_CASE("the death of an owner leaves the mapper its memory and ends the grant
 
 TEST_CASE("the death of one side of a channel is noticed by the other and leaves nothing to bind") {
     Case w;
+    if (!can_die(w.front)) return;
     auto front = need(w.front->allocate_unbound(w.back.id));
     auto back = need(w.back->bind_interdomain(w.front.id, front.port()));
     auto waiting = need(w.front->allocate_unbound(w.back.id));
-    front.clear();
+    clear(front);
     w.front.die();
     CHECK_FALSE(w.back->bind_interdomain(w.front.id, waiting.port()));
-    (void)back.notify();
+    (void)notify(back);
     w.back->close(std::move(back));
     auto next = need(w.back->allocate_unbound(w.stranger.id));
     CHECK(need(w.stranger->bind_interdomain(w.back.id, next.port())));
@@ -51,6 +52,7 @@ TEST_CASE("the death of one side of a channel is noticed by the other and leaves
 
 TEST_CASE("the dead can do nothing more") {
     Case w;
+    if (!can_die(w.back)) return;
     w.back.die();
     CHECK_FALSE(w.back->share(w.front.id, 1, Access::read_write));
     CHECK_FALSE(w.back->allocate_unbound(w.front.id));

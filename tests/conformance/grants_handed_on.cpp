@@ -40,13 +40,14 @@ TEST_CASE("a restricted connection does the grant calls with its peers") {
     put(pages.memory(), 0, "ring");
     auto mapped = need(worker->map(w.front.id, refs_of(pages), Access::read_write));
     CHECK(bytes(mapped.memory(), 0, 4) == "ring");
-    CHECK(need(pages.end()) == End::still_mapped);
+    check_still_mapped(w.front, pages);
 
     auto own = need(worker->share(w.front.id, 1, Access::read_only));
     auto theirs = need(w.front->map(w.back.id, refs_of(own), Access::read_only));
     put(own.memory(), 0, "answer");
     CHECK(bytes(theirs.memory(), 0, 6) == "answer");
 
+    if (!worker->capabilities().direct_view) return;
     GrantStatus status{};
     CHECK_FALSE(
         worker
@@ -57,14 +58,16 @@ TEST_CASE("a restricted connection does the grant calls with its peers") {
 TEST_CASE("a restricted connection does nothing else") {
     Case w;
     const auto worker = w.back.restricted(need(w.back->restrict_to(std::vector{w.front.id})));
-    auto for_us = need(w.stranger->share(w.back.id, 1, Access::read_write));
-    CHECK_FALSE(worker->map(w.stranger.id, refs_of(for_us), Access::read_write));
-    CHECK_FALSE(worker->share(w.stranger.id, 1, Access::read_write));
-    GrantStatus status{};
-    CHECK(worker
-              ->view({.domain = w.stranger.id, .ref = for_us.refs()[0], .offset = 0, .length = 4}, Access::read_only,
-                     status)
-              .empty());
+    if (worker->capabilities().peers_enforced) {
+        auto for_us = need(w.stranger->share(w.back.id, 1, Access::read_write));
+        CHECK_FALSE(worker->map(w.stranger.id, refs_of(for_us), Access::read_write));
+        CHECK_FALSE(worker->share(w.stranger.id, 1, Access::read_write));
+        GrantStatus status{};
+        CHECK(worker
+                  ->view({.domain = w.stranger.id, .ref = for_us.refs()[0], .offset = 0, .length = 4},
+                         Access::read_only, status)
+                  .empty());
+    }
     CHECK_FALSE(worker->allocate_unbound(w.front.id));
     auto port = need(w.front->allocate_unbound(w.back.id));
     CHECK_FALSE(worker->bind_interdomain(w.front.id, port.port()));
@@ -83,13 +86,13 @@ TEST_CASE("what a dead worker had mapped does not count once its successor has b
         const auto worker = w.back.restricted(copy_of(connection));
         never_destroyed(need(worker->map(w.front.id, refs_of(pages), Access::read_write)));
     }
-    CHECK(need(pages.end()) == End::still_mapped);  // the connection is open: the controller has it
+    check_still_mapped(w.front, pages);  // the connection is open: the controller has it
 
     const auto successor = w.back.restricted(copy_of(connection));
     {
         auto once = need(successor->map(w.front.id, refs_of(pages), Access::read_write));
         auto twice = need(successor->map(w.front.id, refs_of(pages), Access::read_write));
-        CHECK(need(pages.end()) == End::still_mapped);
+        check_still_mapped(w.front, pages);
     }
     CHECK(need(pages.end()) == End::ended);
 }
@@ -118,7 +121,7 @@ TEST_CASE("a successor takes over what its predecessor shared") {
     CHECK(fixed.access() == Access::read_only);
     CHECK(fixed.memory().empty());
     CHECK(need(fixed.end()) == End::ended);
-    CHECK(need(shared.end()) == End::still_mapped);
+    check_still_mapped(w.back, shared);
     mapped = {};
     CHECK(need(shared.end()) == End::ended);
     CHECK_FALSE(successor->reclaim(writable));
@@ -126,6 +129,10 @@ TEST_CASE("a successor takes over what its predecessor shared") {
 
 TEST_CASE("when the last copy of a restricted connection closes, all it had is released") {
     Case w;
+    if (!w.back->capabilities().end_tells) {
+        WARN("skipped: on this port a mapping goes with its process, and the dead of this case is none");
+        return;
+    }
     auto pages = need(w.front->share(w.back.id, 1, Access::read_write));
     std::vector<GrantRef> shared;
     {

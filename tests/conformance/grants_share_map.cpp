@@ -79,7 +79,7 @@ TEST_CASE("pages cannot be ended while they are mapped, and can be afterwards") 
     auto pages = need(w.front->share(w.back.id, 1, Access::read_write));
     {
         auto mapped = need(w.back->map(w.front.id, refs_of(pages), Access::read_write));
-        CHECK(need(pages.end()) == End::still_mapped);
+        check_still_mapped(w.front, pages);
         REQUIRE(pages);
         put(pages.memory(), 0, "still there");
         CHECK(bytes(mapped.memory(), 0, 11) == "still there");
@@ -95,7 +95,7 @@ TEST_CASE("pages mapped twice are mapped until both maps are gone") {
     auto first = need(w.back->map(w.front.id, refs_of(pages), Access::read_write));
     auto second = std::optional(need(w.back->map(w.front.id, refs_of(pages), Access::read_only)));
     first = {};
-    CHECK(need(pages.end()) == End::still_mapped);
+    check_still_mapped(w.front, pages);
     second.reset();
     CHECK(need(pages.end()) == End::ended);
 }
@@ -114,9 +114,10 @@ TEST_CASE("pages that are dropped while mapped go to quarantine and are never re
     const auto refs = refs_of(pages);
     auto mapped = std::optional(need(w.back->map(w.front.id, refs, Access::read_write)));
     pages = {};
-    CHECK(w.front->quarantined_pages() == 2);
+    const std::size_t quarantined = w.front->capabilities().end_tells ? 2 : 0;  // else it is the kernel's
+    CHECK(w.front->quarantined_pages() == quarantined);
     w.front->retry_quarantine();
-    CHECK(w.front->quarantined_pages() == 2);
+    CHECK(w.front->quarantined_pages() == quarantined);
 
     put(mapped->memory(), 0, "the peer writes on");
     auto next = need(w.front->share(w.back.id, 2, Access::read_write));

@@ -1,0 +1,90 @@
+#include <fcntl.h>
+#include <poll.h>
+#include <sys/socket.h>
+#include <sys/un.h>
+#include <unistd.h>
+
+#include <atomic>
+#include <filesystem>
+#include <stdexcept>
+#include <thread>
+
+#include "tests/conformance/far_hypervisor.h"
+
+namespace caisson::conformance {
+
+struct FarStore::Relay {
+    struct Connection {
+        Fd socket;
+        std::string handle;
+    };
+
+    explicit Relay(std::shared_ptr<FarDomain> far) : domain(std::move(far)) {
+        std::string folder = std::filesystem::temp_directory_path() / "far-store-XXXXXX";
+        if (::mkdtemp(folder.data()) == nullptr) throw std::runtime_error("mkdtemp");
+        path = folder + "/socket";
+        listener = Fd(::socket(AF_UNIX, SOCK_STREAM | SOCK_CLOEXEC | SOCK_NONBLOCK, 0));
+        sockaddr_un address{.sun_family = AF_UNIX, .sun_path = {}};
+        path.copy(address.sun_path, sizeof address.sun_path - 1);
+        if (::bind(listener.get(), reinterpret_cast<sockaddr*>(&address), sizeof address) != 0 ||
+            ::listen(listener.get(), 8) != 0)
+            throw std::runtime_error("listen");
+        thread = std::thread([this] {
+            while (!stopping) turn();
+        });
+    }
+    ~Relay() {
+        stopping = true;
+        thread.join();
+        for (const Connection& one : connections) (void)domain->call("stream close " + one.handle);
+        std::filesystem::remove_all(std::filesystem::path(path).parent_path());
+    }
+
+    void turn() {
+        std::vector<pollfd> waiting{{.fd = listener.get(), .events = POLLIN, .revents = 0}};
+        for (const Connection& one : connections)
+            waiting.push_back({.fd = one.socket.get(), .events = POLLIN, .revents = 0});
+        (void)::poll(waiting.data(), waiting.size(), 10);
+        std::erase_if(connections, [this](const Connection& one) {
+            if (carry(one)) return false;
+            (void)domain->call("stream close " + one.handle);
+            return true;
+        });
+        Fd next(::accept4(listener.get(), nullptr, nullptr, SOCK_CLOEXEC | SOCK_NONBLOCK));
+        if (!next) return;
+        if (auto opened = domain->call("stream open")) connections.push_back({std::move(next), opened->at(0)});
+    }
+
+    // What the client wrote goes to the store, what the store has for it comes back. False: the client has gone.
+    bool carry(const Connection& one) {
+        std::string bytes(1500, '\0');
+        const ssize_t got = ::read(one.socket.get(), bytes.data(), bytes.size());
+        if (got == 0 || (got < 0 && errno != EAGAIN)) return false;
+        bytes.resize(got > 0 ? static_cast<std::size_t>(got) : 0);
+        for (bool more = true; more; bytes.clear()) {
+            const auto answer = domain->call("stream " + one.handle + " " + to_hex(bytes));
+            if (!answer) return false;
+            const std::string back = from_hex(answer->at(0));
+            more = back.size() == 1500;
+            for (std::string_view rest = back; !rest.empty();) {
+                const ssize_t put = ::write(one.socket.get(), rest.data(), rest.size());
+                if (put < 0 && errno != EAGAIN) return false;
+                rest.remove_prefix(put > 0 ? static_cast<std::size_t>(put) : 0);
+            }
+        }
+        return true;
+    }
+
+    std::shared_ptr<FarDomain> domain;
+    std::string path;
+    Fd listener;
+    std::vector<Connection> connections;
+    std::atomic<bool> stopping{false};
+    std::thread thread;
+};
+
+FarStore::FarStore(std::shared_ptr<FarDomain> domain) : relay_(std::make_unique<Relay>(std::move(domain))) {}
+FarStore::~FarStore() = default;
+std::string FarStore::path() const { return relay_->path; }
+
+}  // namespace caisson::conformance
