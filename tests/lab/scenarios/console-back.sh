@@ -2,7 +2,8 @@
 limit=150
 
 back_cfg="driver_domain=1"
-guest_cfg="channel=['connection=pty,name=lab,backend=back']"
+# xl 4.17 gives the first channel the number of the primary console and then refuses it; the second is console 1, hvc1.
+guest_cfg="channel=['connection=pty,name=refused,backend=back', 'connection=pty,name=lab,backend=back']"
 
 back() {
     caisson devd &
