@@ -156,9 +156,7 @@ void Controller::scan_frontends() {
         const auto backend = text ? domain_of(*text) : std::nullopt;
         if (!backend) return;
         // A program of this domain brings its own data path.
-        if (const auto claimed = store_.read(own_directory(address) + "/" + claimed_key);
-            !claimed || *claimed)
-            return;
+        if (const auto claimed = store_.read(own_directory(address) + "/" + claimed_key); !claimed || *claimed) return;
         address.backend = *backend;
         consider(std::move(address));
     };

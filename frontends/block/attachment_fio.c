@@ -130,10 +130,11 @@ static int init(struct thread_data* td) {
 static int iomem_alloc(struct thread_data* td, size_t bytes) {
     struct engine* engine = td->io_ops_data;
     void* memory = NULL;
-    if (((struct settings*)td->eo)->zero_copy && caisson_disk_memory(engine->disk, bytes, &memory) == 0)
-        engine->zero_copy = true;
-    else if (posix_memalign(&memory, page, bytes) != 0)
-        return ENOMEM;
+    if (((struct settings*)td->eo)->zero_copy) {
+        engine->zero_copy = caisson_disk_memory(engine->disk, bytes, &memory) == 0;
+        if (!engine->zero_copy) log_info("caisson: no zero copy: all data is copied once\n");
+    }
+    if (!engine->zero_copy && posix_memalign(&memory, page, bytes) != 0) return ENOMEM;
     td->orig_buffer = memory;
     return 0;
 }
@@ -215,7 +216,7 @@ static int close_file(struct thread_data* td, struct fio_file* file) {
     return 0;
 }
 
-__attribute__((visibility("default"))) struct ioengine_ops ioengine = {
+struct ioengine_ops ioengine = {
     .name = "caisson",
     .version = FIO_IOOPS_VERSION,
     .flags = FIO_DISKLESSIO | FIO_NOEXTEND | FIO_NODISKUTIL,

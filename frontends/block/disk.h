@@ -166,11 +166,21 @@ class Disk {
 // this writes it. EBUSY, too, while another program has the disk open.
 struct OpenDisk {
     Fd alone;  // held as long as the disk is open
-
     std::unique_ptr<Hypervisor> hypervisor;
     std::unique_ptr<Store> store;
     std::unique_ptr<Loop> loop;
     std::unique_ptr<Disk> disk;
+
+    OpenDisk() = default;
+    OpenDisk(OpenDisk&&) = default;
+    OpenDisk& operator=(OpenDisk&& other) noexcept {  // the disk first: it says goodbye with the rest
+        disk = std::move(other.disk);
+        loop = std::move(other.loop);
+        store = std::move(other.store);
+        hypervisor = std::move(other.hypervisor);
+        alone = std::move(other.alone);
+        return *this;
+    }
 };
 Result<OpenDisk> open_disk(std::string_view name, Disk::Options options = {});
 

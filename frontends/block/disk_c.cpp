@@ -20,8 +20,9 @@ namespace {
 constexpr std::size_t run_bytes = std::size_t{128} * page_size;  // Disk::buffer() gives no larger ones
 constexpr unsigned turn_every = 256;                             // polls without a look at the loop
 
-// Pages of the arena at addresses of our own. A reconnect maps other pages elsewhere; then these addresses get those,
-// with the content that they had.
+// The one place where a program is given an address of shared memory: it asked for data that nobody copies, and knows
+// that the backend can change it. Pages of the arena at addresses of our own. A reconnect maps other pages elsewhere;
+// then these addresses get those, with the content that they had.
 class Window {
   public:
     Window() = default;

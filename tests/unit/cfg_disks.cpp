@@ -97,6 +97,7 @@ TEST_CASE("What xl has no word for is added to the disk it names") {
     std::vector<Disk> disks{*parse_disk("/a,raw,xvda,rw"), *parse_disk("/b,raw,xvdb,rw")};
     REQUIRE(refine_disk(
         disks, "vdev=xvdb,rate-iops=1000:5000,rate-bytes=1048576,sector-size=4096,shared=1,removable=1,direct-io=0"));
+    REQUIRE(refine_disk(disks, "vdev=xvda,claimed=1"));
     CHECK(disks[1].rate_iops == "1000,5000");
     CHECK(disks[1].rate_bytes == "1048576");
     CHECK(disks[1].sector_size == 4096);
@@ -104,6 +105,7 @@ TEST_CASE("What xl has no word for is added to the disk it names") {
     CHECK(disks[1].removable);
     CHECK(disks[1].direct_io == false);
     CHECK(disks[0].rate_iops.empty());
+    CHECK((disks[0].claimed && !disks[1].claimed));
     for (const char* spec : {"rate-iops=1", "vdev=xvdc,rate-iops=1", "vdev=xvda,rate-iops=0", "vdev=xvda,rate-iops=1:",
                              "vdev=xvda,sector-size=520", "vdev=xvda,shared=yes", "vdev=xvda,colour=red"})
         CHECK_FALSE(refine_disk(disks, spec));

@@ -92,6 +92,9 @@ TEST_CASE("A disk's directories hold libxl's keys") {
         CHECK(tree.at(path) == value);
     }
     CHECK_FALSE(tree.contains(front + "event-channel"));
+    CHECK_FALSE(tree.contains(front + "claimed"));
+    disk.claimed = true;
+    CHECK(values(vbd_tree(disk, DomainId{5}, DomainId{2})).at(front + "claimed") == "1");
 }
 
 TEST_CASE("A storage domain serves a file in a folder that it was given, and only there it can write") {
