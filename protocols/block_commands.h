@@ -55,7 +55,7 @@ struct Command {
 // What every answer needs, even one to a request that makes no sense.
 struct Ticket {
     std::uint64_t id = 0;
-    std::uint8_t operation = 0;  // as it was on the wire
+    std::uint8_t operation = 0;  // of an indirect request the inner one: blkback answers so, and blkfront insists on it
 };
 
 struct Rejected {
@@ -170,6 +170,11 @@ inline std::expected<Command, Rejected> parse_discard(const Head& head, const Ta
     return Command{.operation = Operation::discard, .secure = secure, .offset = *offset, .length = count * unit};
 }
 
+template <class Request>
+std::uint8_t answered_as(const Request& wire) {
+    return wire.operation == operation::indirect ? wire.count : wire.operation;
+}
+
 inline std::expected<Command, Rejected> parse(const Head& head, const Tail& tail, const Limits& limits) {
     switch (head.operation) {
         case operation::read: return parse_direct(head, tail, Operation::read, limits);
@@ -194,11 +199,11 @@ inline std::expected<Command, Rejected> parse(const Head& head, const Tail& tail
 // ---- Wire to command -----------------------------------------------------------------------------------------------
 
 inline Call parse(const Native::Request& wire, const Limits& limits) {
-    return {{wire.id, wire.operation},
+    return {{wire.id, detail::answered_as(wire)},
             detail::parse({wire.operation, wire.count, wire.handle, wire.sector}, wire.tail, limits)};
 }
 inline Call parse(const Narrow::Request& wire, const Limits& limits) {
-    return {{wire.id.value(), wire.operation},
+    return {{wire.id.value(), detail::answered_as(wire)},
             detail::parse({wire.operation, wire.count, wire.handle, wire.sector.value()}, wire.tail, limits)};
 }
 

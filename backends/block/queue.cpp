@@ -5,9 +5,10 @@
 namespace caisson::block::backend {
 
 namespace {
-constexpr std::uint32_t batch = 16;             // requests between two publishes: the frontend can start on the first
-constexpr std::uint32_t batches_a_turn = 4;     // then other queues have their turn
-constexpr std::uint32_t measured_batches = 16;  // of so many, one is timed where all are done at once
+constexpr std::uint32_t batch = 16;              // requests between two publishes: the frontend can start on the first
+constexpr std::uint32_t batches_a_turn = 4;      // then other queues have their turn
+constexpr std::uint32_t maps_a_millisecond = 4;  // calls of a queue: some 50 us each
+constexpr std::uint32_t measured_batches = 16;   // of so many, one is timed where all are done at once
 }  // namespace
 
 Result<std::unique_ptr<Queue>> Queue::make(Disk& disk, unsigned number, HandoverReader& handover, bool successor) {
@@ -35,6 +36,10 @@ Result<std::unique_ptr<Queue>> RingQueue<Wire>::make(Disk& disk, unsigned number
             new RingQueue(disk, number, std::move(transport), std::move(ring), std::move(in_flight)));
     }
     auto ring = BackRing<Wire>::attach_at_live_indices(memory, indices);
+    // Without a journal (the controller died, too) nobody knows which of these were answered: answers came in any order
+    // and lie over requests. Closing the device is what makes a frontend ask again, on a new ring.
+    if (const auto left = TRY(ring.available()); left != 0 && ring.next_response() != 0)
+        return host_fault(ESTALE, "a ring with requests in flight, and no journal of them");
     InFlight<Wire> in_flight(entries);
     return std::unique_ptr<Queue>(
         new RingQueue(disk, number, std::move(transport), std::move(ring), std::move(in_flight)));
@@ -199,13 +204,10 @@ bool RingQueue<Wire>::start_kept(Tag tag, const Command& command, std::span<cons
     Job& one = job(tag);
     fill(one, command);
     one.extents.assign(extents.begin(), extents.end());
-    if (!extents.empty() && !map(one, extents)) {
-        one.run = pool_.take(one.length);
-        if (one.run.empty()) return false;
-        if (one.writes() && !copy(one, GrantCopy::Direction::from_peer)) {
-            release(one);
-            return refuse(tag, {status::error, "a grant cannot be copied"}), true;
-        }
+    if (!extents.empty() && !map(one, extents) && !find_memory(one)) return false;
+    if (!one.run.empty() && one.writes() && !copy(one, GrantCopy::Direction::from_peer)) {
+        release(one);
+        return refuse(tag, {status::error, "a grant cannot be copied"}), true;
     }
     barrier_ = command.operation == Operation::barrier;
     ++active_;
@@ -238,17 +240,22 @@ std::expected<std::span<const Extent>, const char*> RingQueue<Wire>::fetch_segme
 // All pages or none.
 template <class Wire>
 bool RingQueue<Wire>::map(Job& one, std::span<const Extent> extents) {
-    if (grants_.capacity() < extents.size()) return false;
-    for (const Extent& extent : extents) {
-        const auto place = grants_.pin(extent.ref);
-        if (!place) {
-            for (const std::uint32_t pinned : one.places) grants_.unpin(pinned);
-            one.places.clear();
-            return false;
-        }
-        one.places.push_back(*place);
+    refs_.clear();
+    for (const Extent& extent : extents) refs_.push_back(extent.ref);
+    if (const auto now = Clock::now(); now - mapping_since_ >= 1ms) {
+        mapping_since_ = now;
+        grants_.allow(maps_a_millisecond);
     }
-    return true;
+    return grants_.pin(refs_, one.places);
+}
+
+// Private memory for what map() has refused. Without any, mapping at once is better than waiting for some.
+template <class Wire>
+bool RingQueue<Wire>::find_memory(Job& one) {
+    one.run = pool_.take(one.length);
+    if (!one.run.empty()) return true;
+    grants_.allow(1);
+    return grants_.pin(refs_, one.places);
 }
 
 // Between its run of private memory and the frontend's pages. Each element has a status of its own (XSA-361, XSA-365).
