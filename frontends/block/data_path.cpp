@@ -99,6 +99,12 @@ Status DataPath::check_outstanding() {
 
 Status DataPath::know(const Features& features) {
     if (!features.connected) return {};
+    // A disk may grow or shrink; its sectors stay what they are: what is in flight was cut and counted in them.
+    const std::uint32_t sector = features.geometry.sector_size, unit = journal_.unit;
+    if (ready_ && sector != features_.geometry.sector_size)
+        return peer_fault("sector-size of a connected disk", sector, Wanted::exactly, features_.geometry.sector_size);
+    if (journal_.segments != 0 && unit != wire_sector && unit != sector)
+        return peer_fault("sector-size of a connected disk", sector, Wanted::exactly, unit);
     features_.geometry = features.geometry;
     if (std::exchange(ready_, true)) return {};
     if (journal_.segments == 0) {

@@ -40,7 +40,8 @@ class DataPath {
     };
     static Result<std::unique_ptr<DataPath>> open(Parts parts);
 
-    // The backend is Connected, and this is the disk; or it has another size now. The first time starts everything.
+    // The backend is Connected, and this is the disk; or it has another size now. The first time starts everything. An
+    // error as of poll(): sectors of another size.
     Status know(const Features& features);
     bool ready() const { return ready_; }
     const Geometry& geometry() const { return features_.geometry; }

@@ -191,11 +191,13 @@ FuseServer::Done FuseServer::write_off_sectors(std::uint64_t offset, std::uint32
     const std::uint64_t unit = path_.geometry().sector_size;
     const std::uint64_t first = offset & ~(unit - 1), last = (offset + size + unit - 1) & ~(unit - 1);
     if (merge_.step == Merge::Step::reading) return Done::no_room;
+    if (merge_.unique != header().unique || merge_.first != first || merge_.last != last)
+        merge_.step = Merge::Step::none;
     if (merge_.step == Merge::Step::none) {
         if (!path_.requests().in_state(Entry::taken).empty()) return Done::no_room;
         if (path_.submit({.operation = Operation::read, .offset = first, .length = last - first, .cookie = merging},
                          {}))
-            merge_.step = Merge::Step::reading;
+            merge_ = {.step = Merge::Step::reading, .unique = header().unique, .first = first, .last = last};
         return Done::no_room;
     }
     if (merge_.error != 0) {

@@ -73,9 +73,12 @@ class FuseServer {
     bool found_ = false;  // the message in the inbox is a predecessor's
     bool alone_ = false;  // a write that does not lie on sectors is in flight
 
-    // A write that does not lie on sectors: what it will write, once the sectors were read.
+    // A write that does not lie on sectors: what it will write, once the sectors were read. Between the two the disk
+    // may change its size, and with it what the write comes to: what was read is good only for the message and the
+    // sectors that it was read for.
     struct Merge {
         enum class Step : std::uint8_t { none, reading, ready } step = Step::none;
+        std::uint64_t unique = 0, first = 0, last = 0;
         std::vector<std::byte> bytes;
         int error = 0;
     } merge_;

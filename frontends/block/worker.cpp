@@ -56,7 +56,8 @@ class FrontendWorker final : public DeviceWorker {
 Status FrontendWorker::open(HandoverReader& handover) {
     if (context_.journal.size() < sizeof(ConnectionJournal)) return host_fault(EBADMSG, "journal too small");
     const Link link = TRY(read_link(handover));
-    kept_ = TRY(KeptMemory::map(TRY(handover.fd())));
+    Fd memory = TRY(handover.fd());
+    kept_ = TRY(KeptMemory::map(std::move(memory)));
     requests_ = TRY(Requests::attach((*kept_)->disk.entries, link.arena_pages));
     TakenOver taken =
         TRY(take_over(link, handover, context_.hypervisor, *requests_, journal(), context_.stats, patience));
@@ -85,8 +86,10 @@ Status FrontendWorker::update(std::span<const std::byte> message) {
     if (message.size() != sizeof features) return host_fault(EBADMSG, "update");
     std::memcpy(&features, message.data(), sizeof features);
     if (dead_) return {};
-    TRY(path_->know(features));
-    (void)serve_attachment();
+    if (const Status known = path_->know(features); !known)
+        fail(known.error());
+    else
+        (void)serve_attachment();
     return {};
 }
 

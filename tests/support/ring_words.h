@@ -1,5 +1,5 @@
 // A shared ring as its bytes, for a peer without manners: any slot, any index, in any order. What LyingRing and
-// BlockRing (frontends) and RawRing (a backend) are made of.
+// BlockRing (frontends) and RawRing (a backend; raw_ring.h) are made of.
 #pragma once
 
 #include <cstddef>
