@@ -1,22 +1,38 @@
 #include "backends/block/grants.h"
 
+#include <algorithm>
 #include <bit>
 
 namespace caisson::block::backend {
 
 std::optional<std::uint32_t> GrantCache::pin(GrantRef ref) {
+    std::vector<std::uint32_t> places;
+    if (!pin(std::span(&ref, 1), places)) return std::nullopt;
+    return places.front();
+}
+
+bool GrantCache::pin(std::span<const GrantRef> refs, std::vector<std::uint32_t>& places) {
+    if (refs.size() > capacity_) return false;
     if (table_.empty()) {
-        if (capacity_ == 0) return std::nullopt;
+        if (capacity_ == 0) return refs.empty();
         reserve();
     }
-    for (std::size_t at = home(ref); table_[at].place != none; at = (at + 1) & (table_.size() - 1)) {
-        if (table_[at].ref != ref.raw) continue;
-        const std::uint32_t place = table_[at].place;
-        use(place);
-        ++pages_[place].pins;
-        return place;
+    const std::size_t before = places.size();
+    missing_.clear();
+    for (const GrantRef ref : refs) {  // what is there first: it must not make room for the rest
+        const std::uint32_t place = find_and_pin(ref);
+        places.push_back(place);
+        if (place == none) missing_.push_back(ref);
     }
-    return map(ref);
+    if (missing_.empty()) return true;
+    const bool mapped = map_missing();
+    for (std::size_t i = 0; i < refs.size(); ++i) {
+        std::uint32_t& place = places[before + i];
+        if (!mapped && place != none) unpin(place);
+        if (mapped && place == none) place = find_and_pin(refs[i]);
+    }
+    if (!mapped) places.resize(before);
+    return mapped;
 }
 
 void GrantCache::reserve() {
@@ -26,60 +42,102 @@ void GrantCache::reserve() {
     pages_.reserve(capacity_);
 }
 
-// A failure changes nothing: what was mapped stays, and stays usable (XSA-362).
-std::optional<std::uint32_t> GrantCache::map(GrantRef ref) {
-    std::uint32_t place = static_cast<std::uint32_t>(pages_.size());
-    if (place == capacity_) {
-        const auto victim = oldest_unpinned();
-        if (!victim) return std::nullopt;
-        place = *victim;
-    }
-    auto mapping = hypervisor_->map(peer_, std::span(&ref, 1), Access::read_write);
-    if (!mapping) return std::nullopt;
-    if (place == pages_.size()) {
-        pages_.emplace_back();
-    } else {
-        erase(pages_[place].ref);
-        unlink(place);
-    }
-    Page& page = pages_[place];
-    page.mapping = std::move(*mapping);
-    page.span = page.mapping.memory();
-    page.ref = ref;
-    page.pins = 1;
-    insert(ref, place);
-    link_newest(place);
+std::uint32_t GrantCache::find_and_pin(GrantRef ref) {
+    const std::uint32_t place = find(ref);
+    if (place == none) return none;
+    use(pages_[place].batch);
+    ++batches_[pages_[place].batch].pins;
     return place;
 }
 
-std::optional<std::uint32_t> GrantCache::oldest_unpinned() const {
-    for (std::uint32_t place = oldest_; place != none; place = pages_[place].newer)
-        if (pages_[place].pins == 0) return place;
-    return std::nullopt;
+// A failure changes nothing: what was mapped stays, and stays usable (XSA-362).
+bool GrantCache::map_missing() {
+    if (calls_ == 0) return false;
+    std::ranges::sort(missing_, {}, &GrantRef::raw);  // a frontend may name a page twice
+    const auto twice = std::ranges::unique(missing_, {}, &GrantRef::raw);
+    missing_.erase(twice.begin(), twice.end());
+    if (!choose_victims(missing_.size())) return false;
+    --calls_;
+    auto mapping = hypervisor_->map(peer_, missing_, Access::read_write);
+    if (!mapping) return false;
+    for (const std::uint32_t victim : victims_) evict(victim);
+    if (free_batches_.empty()) {
+        free_batches_.push_back(static_cast<std::uint32_t>(batches_.size()));
+        batches_.emplace_back();
+    }
+    const std::uint32_t number = free_batches_.back();
+    free_batches_.pop_back();
+    Batch& batch = batches_[number];
+    batch.mapping = std::move(*mapping);
+    for (std::size_t i = 0; i < missing_.size(); ++i) {
+        if (free_places_.empty()) {
+            free_places_.push_back(static_cast<std::uint32_t>(pages_.size()));
+            pages_.emplace_back();
+        }
+        const std::uint32_t place = free_places_.back();
+        free_places_.pop_back();
+        pages_[place] = {batch.mapping.memory().subspan(i * page_size, page_size), missing_[i], number};
+        batch.places.push_back(place);
+        insert(missing_[i], place);
+    }
+    mapped_ += static_cast<std::uint32_t>(missing_.size());
+    link_newest(number);
+    return true;
 }
 
 // ---- Order of use --------------------------------------------------------------------------------------------------
 
-void GrantCache::use(std::uint32_t place) {
-    if (place == newest_) return;
-    unlink(place);
-    link_newest(place);
+bool GrantCache::choose_victims(std::size_t pages) {
+    victims_.clear();
+    std::size_t room = capacity_ - mapped_;
+    for (std::uint32_t batch = oldest_; batch != none && room < pages; batch = batches_[batch].newer) {
+        if (batches_[batch].pins != 0) continue;
+        victims_.push_back(batch);
+        room += batches_[batch].places.size();
+    }
+    return room >= pages;
 }
 
-void GrantCache::unlink(std::uint32_t place) {
-    const Page& page = pages_[place];
-    (page.newer == none ? newest_ : pages_[page.newer].older) = page.older;
-    (page.older == none ? oldest_ : pages_[page.older].newer) = page.newer;
+void GrantCache::evict(std::uint32_t number) {
+    Batch& batch = batches_[number];
+    for (const std::uint32_t place : batch.places) {
+        erase(pages_[place].ref);
+        pages_[place] = {};
+        free_places_.push_back(place);
+    }
+    mapped_ -= static_cast<std::uint32_t>(batch.places.size());
+    batch.places.clear();
+    batch.mapping = {};
+    unlink(number);
+    free_batches_.push_back(number);
 }
 
-void GrantCache::link_newest(std::uint32_t place) {
-    pages_[place].newer = none;
-    pages_[place].older = newest_;
-    (newest_ == none ? oldest_ : pages_[newest_].newer) = place;
-    newest_ = place;
+void GrantCache::use(std::uint32_t batch) {
+    if (batch == newest_) return;
+    unlink(batch);
+    link_newest(batch);
+}
+
+void GrantCache::unlink(std::uint32_t number) {
+    const Batch& batch = batches_[number];
+    (batch.newer == none ? newest_ : batches_[batch.newer].older) = batch.older;
+    (batch.older == none ? oldest_ : batches_[batch.older].newer) = batch.newer;
+}
+
+void GrantCache::link_newest(std::uint32_t number) {
+    batches_[number].newer = none;
+    batches_[number].older = newest_;
+    (newest_ == none ? oldest_ : batches_[newest_].newer) = number;
+    newest_ = number;
 }
 
 // ---- The table -----------------------------------------------------------------------------------------------------
+
+std::uint32_t GrantCache::find(GrantRef ref) const {
+    std::size_t at = home(ref);
+    while (table_[at].place != none && table_[at].ref != ref.raw) at = (at + 1) & (table_.size() - 1);
+    return table_[at].place;
+}
 
 void GrantCache::insert(GrantRef ref, std::uint32_t place) {
     std::size_t at = home(ref);

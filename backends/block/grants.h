@@ -1,14 +1,19 @@
 // Persistent grants: pages of the frontend that stay mapped between requests (feature-persistent of blkif.h).
 //
 // The cache owns its mappings (XSA-371): whatever happens to a request, the page is unmapped when it is evicted or when
-// the device goes. At most `capacity` pages are mapped; the least recently used one that no request needs goes first. A
-// page that is in use cannot go: then a new one finds no place, and its request is served through private memory.
+// the device goes. At most `capacity` pages are mapped. What one request needs and is not there is mapped in one call,
+// and goes together: the batch that was used least recently, and that no request needs, first. Pages in use cannot go:
+// then new ones find no place, and their request is served through private memory.
 //
-// Lookups are a probe into a flat table; nothing is allocated after the first use.
+// In one call, and only so many calls at a time (allow()), because a successor begins with nothing mapped while a full
+// ring waits for it: mapping would be most of the time that the guest waits. What is not mapped yet is copied.
+//
+// Lookups are a probe into a flat table; nothing is allocated after the first use of a batch's number.
 #pragma once
 
 #include <cstdint>
 #include <optional>
+#include <span>
 #include <vector>
 
 #include "ring/hypervisor.h"
@@ -20,12 +25,17 @@ class GrantCache {
     GrantCache(Hypervisor& hypervisor, DomainId peer, std::uint32_t capacity)
         : hypervisor_(&hypervisor), peer_(peer), capacity_(capacity) {}
 
-    // The page's place, pinned until unpin(). Empty when there is no place for it, or it cannot be mapped writable.
+    // Appends the pages' places to `places`, in the order of `refs`, each pinned until unpin(). False, and nothing has
+    // changed: there is no room for all of them, one cannot be mapped writable, or no call is left.
+    bool pin(std::span<const GrantRef> refs, std::vector<std::uint32_t>& places);
+    // The same for one page.
     std::optional<std::uint32_t> pin(GrantRef ref);
-    void unpin(std::uint32_t place) { --pages_[place].pins; }
+    // How many calls that map may be made from now on. At first: any number.
+    void allow(std::uint32_t calls) { calls_ = calls; }
+    void unpin(std::uint32_t place) { --batches_[pages_[place].batch].pins; }
     SharedSpan memory(std::uint32_t place) const { return pages_[place].span; }
 
-    std::uint32_t mapped() const { return static_cast<std::uint32_t>(pages_.size()); }
+    std::uint32_t mapped() const { return mapped_; }
     std::uint32_t capacity() const { return capacity_; }
 
   private:
@@ -33,9 +43,13 @@ class GrantCache {
     struct Page {
         SharedSpan span;
         GrantRef ref;
-        std::uint32_t pins = 0;
-        std::uint32_t newer = none, older = none;
+        std::uint32_t batch = none;
+    };
+    struct Batch {
         MappedPages mapping;
+        std::vector<std::uint32_t> places;
+        std::uint32_t pins = 0;  // of all its pages
+        std::uint32_t newer = none, older = none;
     };
     struct Slot {
         std::uint32_t ref = 0, place = none;
@@ -43,20 +57,27 @@ class GrantCache {
 
     std::size_t home(GrantRef ref) const { return (ref.raw * 0x9E3779B1u) >> shift_; }
     void reserve();
-    std::optional<std::uint32_t> map(GrantRef ref);
-    std::optional<std::uint32_t> oldest_unpinned() const;
-    void use(std::uint32_t place);
-    void unlink(std::uint32_t place);
-    void link_newest(std::uint32_t place);
+    std::uint32_t find(GrantRef ref) const;
+    std::uint32_t find_and_pin(GrantRef ref);
+    bool map_missing();
+    bool choose_victims(std::size_t pages);
+    void evict(std::uint32_t batch);
+    void use(std::uint32_t batch);
+    void unlink(std::uint32_t batch);
+    void link_newest(std::uint32_t batch);
     void insert(GrantRef ref, std::uint32_t place);
     void erase(GrantRef ref);
 
     Hypervisor* hypervisor_;
     DomainId peer_;
-    std::uint32_t capacity_;
+    std::uint32_t capacity_, mapped_ = 0, calls_ = ~std::uint32_t{0};
     unsigned shift_ = 0;
     std::vector<Slot> table_;  // open addressing, a power of two, at most half full
-    std::vector<Page> pages_;  // by place; never shrinks
+    std::vector<Page> pages_;  // by place; never more than capacity
+    std::vector<Batch> batches_;
+    std::vector<std::uint32_t> free_places_, free_batches_;
+    std::vector<GrantRef> missing_;       // of the request at hand
+    std::vector<std::uint32_t> victims_;  // batches that make room for it
     std::uint32_t newest_ = none, oldest_ = none;
 };
 

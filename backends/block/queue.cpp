@@ -4,6 +4,8 @@
 
 namespace caisson::block::backend {
 
+using namespace std::chrono_literals;
+
 namespace {
 constexpr std::uint32_t batch = 16;              // requests between two publishes: the frontend can start on the first
 constexpr std::uint32_t batches_a_turn = 4;      // then other queues have their turn

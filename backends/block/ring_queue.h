@@ -40,6 +40,7 @@ class RingQueue final : public Queue {
     bool start_kept(Tag tag, const Command& command, std::span<const Extent> extents);
     std::expected<std::span<const Extent>, const char*> fetch_segments(Command& command);
     bool map(Job& job, std::span<const Extent> extents);
+    bool find_memory(Job& job);
     bool copy(Job& job, GrantCopy::Direction direction);
     void advance(Tag tag);
     void submit(Tag tag, const Job& job);
@@ -66,9 +67,10 @@ class RingQueue final : public Queue {
     bool answered_ = false, due_ = true;  // rings once at first, in case a predecessor's notify was lost
     bool given_up_ = false;
     std::uint32_t batches_ = 0;
-    Clock::time_point now_{};
+    Clock::time_point now_{}, mapping_since_{};
     std::vector<Segment> segments_;
     std::vector<Extent> extents_;
+    std::vector<GrantRef> refs_;
     std::vector<SharedSpan> spans_;
     std::vector<GrantCopy> copies_;
 };

@@ -45,7 +45,7 @@ class LendingHypervisor final : public Hypervisor {
             if (refs[i].raw != refs[0].raw + i || find({.ref = refs[i], .length = page_size}, access, status).empty())
                 return peer_fault("grant reference");
         const SharedSpan first = find({.ref = refs[0], .length = page_size}, access, status);
-        ++mapped;
+        mapped += static_cast<int>(refs.size());
         return MappedPages(*this, 1,
                            detail::SharedAccess::span(detail::SharedAccess::base(first), refs.size() * page_size));
     }
@@ -91,7 +91,7 @@ class LendingHypervisor final : public Hypervisor {
   protected:
     Result<End> end(SharedPages&) override { return End::ended; }
     void quarantine(SharedPages&&) override {}
-    void unmap(std::uint64_t, SharedSpan) override { --mapped; }
+    void unmap(std::uint64_t, SharedSpan memory) override { mapped -= static_cast<int>(memory.size() / page_size); }
 
   private:
     struct Free {

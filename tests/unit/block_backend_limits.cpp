@@ -75,6 +75,40 @@ TEST_CASE("the grant cache finds every page among references that fall on the sa
     CHECK(hypervisor.mapped == 64);
 }
 
+TEST_CASE("what a request needs is mapped in one call, and goes together") {
+    LendingHypervisor hypervisor;
+    const auto lent = hypervisor.lend(64, Access::read_write);
+    GrantCache cache(hypervisor, DomainId(2), 32);
+    const auto refs = [&](std::uint32_t first, std::uint32_t count) {
+        std::vector<GrantRef> all;
+        for (std::uint32_t i = count; i-- > 0;) all.emplace_back(lent.first + first + i);
+        all.push_back(all.front());  // a frontend may name a page twice
+        return all;
+    };
+    std::vector<std::uint32_t> first, second, third;
+    hypervisor.maps_until_failure = 1;
+    REQUIRE(cache.pin(refs(0, 16), first));
+    CHECK(first.size() == 17);
+    CHECK(first.front() == first.back());
+    CHECK(std::set(first.begin(), first.end()).size() == 16);
+    CHECK_FALSE(cache.pin(refs(8, 16), second));  // half of them are there; the rest cannot be mapped
+    CHECK(second.empty());
+    CHECK(cache.mapped() == 16);
+    hypervisor.maps_until_failure = -1;
+    REQUIRE(cache.pin(refs(8, 16), second));
+    CHECK(cache.mapped() == 24);
+    CHECK_FALSE(cache.pin(refs(40, 16), third));  // no room while requests need the others
+    for (const std::uint32_t place : first) cache.unpin(place);
+    CHECK_FALSE(cache.pin(refs(40, 16), third));  // half of the first batch is the second request's, too
+    for (const std::uint32_t place : second) cache.unpin(place);
+    REQUIRE(cache.pin(refs(40, 16), third));
+    CHECK(cache.mapped() <= 32);
+    CHECK(static_cast<int>(cache.mapped()) == hypervisor.mapped);
+    std::vector<std::uint32_t> again;
+    REQUIRE(cache.pin(refs(40, 16), again));
+    CHECK(again == third);
+}
+
 TEST_CASE("persistent grants are mapped once and used again, and the cap holds: beyond it data is copied") {
     Alone backend({.direct_view = false, .persistent = true, .max_persistent = 4});
     std::vector<Alone::Page> pages;
