@@ -47,7 +47,10 @@ void Worker::start() {
 
 void Worker::wait_until_ready() {
     disk_.ready = disk_.host->ready();
-    if (!disk_.ready) ready_timer_ = disk_.context.loop.after(1ms, [this] { wait_until_ready(); });
+    if (disk_.ready) return;
+    // Mostly a predecessor's last requests, which take microseconds.
+    ready_timer_ = disk_.context.loop.after(ready_pause_, [this] { wait_until_ready(); });
+    ready_pause_ = std::min<Loop::Clock::duration>(ready_pause_ * 2, 8ms);
 }
 
 // First nobody polls, then nobody reads or writes, then the pages go.

@@ -63,6 +63,7 @@ class Worker final : public DeviceWorker, Completions {
     std::optional<Error> fault_;  // found; no ring is touched from then on
     bool reported_ = false;
     Loop::Handle rate_timer_, ready_timer_;
+    Loop::Clock::duration ready_pause_ = std::chrono::microseconds(100);
 };
 
 // Does some work unless the device is broken. The one place where a fault is reported.
