@@ -102,8 +102,10 @@ void ControlledDevice::attach(Handover handover) {
 }
 
 // Our duplicate of the worker's end: it hangs up when the broker drops it or the worker finds it unusable. The rings
-// would go on, but nothing could be mapped or granted any more: a device that looks connected and is dead.
+// would go on, but nothing could be mapped or granted any more: a device that looks connected and is dead. On Xen there
+// is no broker that could.
 void ControlledDevice::watch_connection() {
+    if (controller_.hypervisor_.connection() < 0) return;
     connection_ = controller_.loop_.watch(attachment_->hypervisor.get(), 0,
                                           [this](short) { connection_lost(Loop::Clock::now()); });
 }
