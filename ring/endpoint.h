@@ -67,6 +67,8 @@ class Endpoint {
     void stop();     // orderly end of the controller: release everything, say Closed
 
     bool finished() const { return (removed_ || stopped_) && !connected_; }
+    // For another endpoint of the same directory. Only when finished(); nothing but the destructor may follow.
+    std::unique_ptr<DeviceControl> take_control() { return std::move(control_); }
     XenbusState state() const { return mine_; }
     XenbusState shown() const { return shown_; }
     const DeviceAddress& address() const { return address_; }

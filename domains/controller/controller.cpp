@@ -123,6 +123,7 @@ void Controller::scan() {
     for (const auto& [path, device] : devices_) changed_.insert(path);  // some may be gone
     if (options_.backends) scan_backends();
     if (options_.frontends) scan_frontends();
+    moving_.clear();  // whoever does not come back at once is gone
 }
 
 void Controller::scan_backends() {
@@ -177,7 +178,10 @@ void Controller::consider(DeviceAddress address) {
     // A directory whose predecessor is still being released waits for that.
     const auto same = [&](const auto& one) { return own_directory(one->endpoint().address()) == path; };
     if (std::ranges::any_of(retiring_, same)) return;
-    auto device = std::make_unique<ControlledDevice>(*this, std::move(address), *half, next_number_++);
+    const auto moved = moving_.find(path);
+    auto control = moved != moving_.end() ? std::move(moved->second) : half->control();
+    auto device =
+        std::make_unique<ControlledDevice>(*this, std::move(address), *half, std::move(control), next_number_++);
     if (const Status watched = store_.watch(device->watched(), peer_token + path); !watched)
         return log_.peer(watched.error());
     devices_[path] = std::move(device);
@@ -189,16 +193,18 @@ void Controller::visit(const std::string& path) {
     if (found == devices_.end()) return;
     Endpoint& endpoint = found->second->endpoint();
     const bool backend = endpoint.address().role == Role::backend;
-    // The toolstack's node: who the peer is. Another peer is another device.
+    // The toolstack's node: who the peer is. Another peer is another device; but to the programs of a domain, a disk or
+    // an interface that gets another backend is the one that it was: what they have of it stays.
     const auto peer = store_.read(path + (backend ? "/frontend-id" : "/backend-id"));
     if (!peer) return log_.peer(peer.error());
     if (*peer && domain_of(**peer) == endpoint.address().peer()) return endpoint.look();
-    retire(path);
+    retire(path, peer->has_value() && !backend);
     scan_wanted_ |= peer->has_value();
 }
 
-void Controller::retire(const std::string& path) {
+void Controller::retire(const std::string& path, bool moves) {
     const auto found = devices_.find(path);
+    found->second->moves = moves;
     static_cast<void>(store_.unwatch(found->second->watched(), peer_token + path));
     retiring_.push_back(std::move(found->second));
     devices_.erase(found);
@@ -208,11 +214,15 @@ void Controller::retire(const std::string& path) {
 // As if its directory were seen for the first time: its rings and channels are given up without a word to the peer,
 // which learns it from the state that the new device shows.
 void Controller::start_over(const std::string& path) {
-    if (devices_.contains(path)) retire(path);
+    if (devices_.contains(path)) retire(path, true);
 }
 
 void Controller::retire_finished() {
-    const auto gone = std::erase_if(retiring_, [](const auto& one) { return one->endpoint().finished(); });
+    const auto gone = std::erase_if(retiring_, [this](const auto& one) {
+        if (!one->endpoint().finished()) return false;
+        if (one->moves) moving_[own_directory(one->endpoint().address())] = one->endpoint().take_control();
+        return true;
+    });
     if (gone == 0) return;
     // Its directory may have come back meanwhile.
     scan_wanted_ = true;

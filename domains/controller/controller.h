@@ -69,7 +69,7 @@ class Controller {
     void consider(DeviceAddress address);
     void visit(const std::string& path);
     void start_over(const std::string& path);
-    void retire(const std::string& path);
+    void retire(const std::string& path, bool moves);
     void retire_finished();
 
     Loop& loop_;
@@ -80,6 +80,9 @@ class Controller {
     Log log_{"controller"};
     std::map<std::string, std::unique_ptr<ControlledDevice>> devices_;  // by own directory
     std::vector<std::unique_ptr<ControlledDevice>> retiring_;           // directory gone, worker not yet
+    // Of frontends that another backend gets, or that start over, between the two devices: with the control stays what
+    // programs have of it (a tap, a mount, a journal).
+    std::map<std::string, std::unique_ptr<DeviceControl>> moving_;
     std::set<std::string> changed_;  // own directories: one bit a device, however many events came (XSA-349)
     bool scan_wanted_ = true;
     std::uint32_t next_number_ = 1;

@@ -34,13 +34,13 @@ std::string statistics_name(const DeviceAddress& address) {
 }  // namespace
 
 ControlledDevice::ControlledDevice(Controller& controller, DeviceAddress address, const ClassHalf& half,
-                                   std::uint32_t number)
+                                   std::unique_ptr<DeviceControl> control, std::uint32_t number)
     : controller_(controller),
       half_(half),
       number_(number),
       peer_path_(peer_directory(address)),
       log_(address.name()),
-      endpoint_(address, half.control(), controller.hypervisor_, controller.store_, *this, log_) {
+      endpoint_(address, std::move(control), controller.hypervisor_, controller.store_, *this, log_) {
     if (const Status opened = open_statistics(); !opened) log_.say(opened.error().message());
 }
 

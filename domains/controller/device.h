@@ -9,12 +9,15 @@ namespace caisson {
 
 class ControlledDevice final : EndpointHost, Attended {
   public:
-    ControlledDevice(Controller& controller, DeviceAddress address, const ClassHalf& half, std::uint32_t number);
+    ControlledDevice(Controller& controller, DeviceAddress address, const ClassHalf& half,
+                     std::unique_ptr<DeviceControl> control, std::uint32_t number);
     ~ControlledDevice() override;
 
     Endpoint& endpoint() { return endpoint_; }
     const Endpoint& endpoint() const { return endpoint_; }
     const std::string& watched() const { return peer_path_; }
+
+    bool moves = false;  // the next device of this directory gets its control
 
   private:
     void attach(Handover handover) override;

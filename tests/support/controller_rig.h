@@ -134,6 +134,7 @@ class Toolstack {
   private:
     // Owned by one end, readable for the other: what libxl gives device directories.
     Status directory(const std::string& path, DomainId owner, DomainId reader) {
+        TRY(store_.remove(path));  // nodes keep the rights that they were made with
         TRY(store_.make_directory(path));
         return store_.set_permissions(path, {{.domain = owner}, {.domain = reader, .read = true}});
     }

@@ -27,7 +27,7 @@ struct EchoRing {
 
 // What a test may count: how often each call came, in this process.
 struct EchoCalls {
-    std::atomic<int> offers{0}, connects{0}, disconnects{0}, changes{0}, connected{0};
+    std::atomic<int> controls{0}, offers{0}, connects{0}, disconnects{0}, changes{0}, connected{0};
 };
 inline EchoCalls& echo_calls(Role role) {
     static std::array<EchoCalls, 2> calls;
@@ -131,6 +131,7 @@ class EchoBackendWorker final : public DeviceWorker, Polled {
 
 class EchoFrontend final : public DeviceControl {
   public:
+    EchoFrontend() { ++echo_calls(Role::frontend).controls; }
     Status offer(ControlContext&) override {
         ++echo_calls(Role::frontend).offers;
         return {};

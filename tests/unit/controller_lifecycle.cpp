@@ -154,6 +154,36 @@ TEST_CASE("one controller is frontend and backend at once, as in a firewall doma
     CHECK(eventually([&] { return toolstack.connected(firewall.id, guest.id, 0); }));
 }
 
+TEST_CASE("a frontend that gets another backend keeps what its programs have of it, and one that goes does not") {
+    Rig rig;
+    const LocalXen::Domain other = rig.xen.domain();
+    ControllerThread devd(rig.back, {.backends = true}, in_this_thread);
+    ControllerThread second(other, {.backends = true}, in_this_thread);
+    ControllerThread frontd(rig.front, {.frontends = true}, in_this_thread);
+    const EchoCalls& calls = echo_calls(Role::frontend);
+    const int before = calls.controls;
+    rig.toolstack.attach(rig.back.id, rig.front.id, 0);
+    REQUIRE(eventually([&] { return rig.connected(); }));
+    CHECK(calls.controls == before + 1);
+
+    SECTION("another domain is the backend, and then the first one again") {
+        rig.toolstack.attach(other.id, rig.front.id, 0);
+        REQUIRE(eventually([&] { return rig.toolstack.connected(other.id, rig.front.id, 0); }));
+        need(rig.toolstack.store().remove(rig.b()));
+        rig.toolstack.attach(rig.back.id, rig.front.id, 0);
+        REQUIRE(eventually([&] { return rig.connected(); }));
+        CHECK(calls.controls == before + 1);
+        CHECK(calls.connects - calls.disconnects == 1);
+    }
+    SECTION("the device goes, and another one comes in its place") {
+        rig.toolstack.remove(rig.back.id, rig.front.id, 0);
+        REQUIRE(eventually([&] { return rig.xen.info(rig.front.id).grants == 0; }));
+        rig.toolstack.attach(other.id, rig.front.id, 0);
+        REQUIRE(eventually([&] { return rig.toolstack.connected(other.id, rig.front.id, 0); }));
+        CHECK(calls.controls == before + 2);
+    }
+}
+
 TEST_CASE("a peer that breaks the rules has its device closed with the reason in the store") {
     Rig rig;
     ControllerThread devd(rig.back, {.backends = true}, in_processes);
