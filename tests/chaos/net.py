@@ -18,6 +18,7 @@ import sys
 import threading
 import time
 
+from downtime import Answers, percentile, rows, table
 from local_system import System, settle
 
 ADDRESS, TARGET = "10.137.0.2", "192.0.2.2"
@@ -100,31 +101,15 @@ def python(system, domain, program, *words):
                             stdin=subprocess.PIPE, stdout=subprocess.PIPE, text=True)
 
 
-class Echoes:
-    """The last answer that came: when it was sent, when it arrived."""
+def echoes_of(process):
+    """What a running program of ECHOES says."""
+    answers = Answers()
 
-    def __init__(self, process):
-        self.changed, self.sent, self.arrived, self.trips = threading.Condition(), 0.0, 0.0, []
-        threading.Thread(target=self.read, args=(process.stdout,), daemon=True).start()
-
-    def read(self, lines):
-        for line in lines:
-            sent, arrived = map(float, line.split())
-            with self.changed:
-                self.trips.append((arrived - sent) * 1e3)
-                if sent > self.sent:
-                    self.sent, self.arrived = sent, arrived
-                self.changed.notify()
-
-    def first_after(self, moment, patience=20.0):
-        """Arrival of the first answer to an echo sent after `moment`; None when there is none."""
-        with self.changed:
-            found = self.changed.wait_for(lambda: self.sent > moment, patience)
-            return self.arrived if found else None
-
-
-def percentile(values, p):
-    return sorted(values)[min(len(values) - 1, int(len(values) * p / 100))]
+    def read():
+        for line in process.stdout:
+            answers.put(*map(float, line.split()))
+    threading.Thread(target=read, daemon=True).start()
+    return answers
 
 
 def main():
@@ -144,7 +129,7 @@ def main():
         assert server.stdout.readline() == "ready\n"
         sides = [("backend", "sys-net"), ("frontend", "guest")]
         before = settle(system.census)
-        echoes = Echoes(python(system, "guest", ECHOES, TARGET))
+        echoes = echoes_of(python(system, "guest", ECHOES, TARGET))
         programs = {} if options.echoes_only else {"guest to driver domain": UPLOAD, "driver domain to guest": DOWNLOAD}
         streams = {name: python(system, "guest", program, TARGET) for name, program in programs.items()}
         for name, stream in streams.items():
@@ -191,15 +176,8 @@ def main():
 
 
 def report(options, downtimes, hung, missed, lost, leaks, trips):
-    rows = []
-    for side, values in downtimes.items():
-        if values:
-            rows.append({"side": side, "kills": len(values), "p50_ms": statistics.median(values),
-                         "p90_ms": percentile(values, 90), "p99_ms": percentile(values, 99), "max_ms": max(values)})
-    print(f"\n{'worker killed':<14} {'kills':>6} {'p50 ms':>8} {'p90 ms':>8} {'p99 ms':>8} {'max ms':>8}")
-    for row in rows:
-        print(f"{row['side']:<14} {row['kills']:>6} {row['p50_ms']:>8.2f} {row['p90_ms']:>8.2f} {row['p99_ms']:>8.2f} "
-              f"{row['max_ms']:>8.2f}")
+    found = rows(downtimes)
+    table(found)
     print(f"an echo's own round trip beside the streams, kills included: p50 {statistics.median(trips):.2f} ms, "
           f"p90 {percentile(trips, 90):.2f} ms, of {len(trips)}")
     print(f"devices that did not come back: {hung}; kills without a worker to kill: {missed}")
@@ -207,7 +185,7 @@ def report(options, downtimes, hung, missed, lost, leaks, trips):
     print(f"leaks: {len(leaks)}{''.join(chr(10) + '  ' + one for one in leaks)}")
     if options.json:
         with open(options.json, "w") as file:
-            json.dump({"chaos": "net", "rows": rows, "echo_p50_ms": statistics.median(trips), "hung": hung, "lost": lost, "leaks": leaks}, file, indent=1)
+            json.dump({"chaos": "net", "rows": found, "echo_p50_ms": statistics.median(trips), "hung": hung, "lost": lost, "leaks": leaks}, file, indent=1)
 
 
 sys.exit(main())

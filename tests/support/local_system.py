@@ -34,6 +34,7 @@ def unwind_on_signals():
 class System:
     def __init__(self, caisson):
         self.caisson, self.state = caisson, tempfile.mkdtemp(prefix=PREFIX)
+        self.pids = {}  # PID 1 of each domain
         self.owner = open(os.path.join(self.state, "owner"), "w")
         fcntl.flock(self.owner, fcntl.LOCK_EX)  # as long as this process lives
 
@@ -73,6 +74,7 @@ class System:
         return path
 
     def create(self, name, **keys):
+        self.pids.pop(name, None)
         # xl's lists and strings read as JSON's do
         cfg = "".join(f"{key} = {json.dumps(value)}\n" for key, value in {"name": name, **keys}.items())
         self.run("create", self.file(name + ".cfg", cfg), "--wait")
@@ -88,10 +90,16 @@ class System:
     def domains(self):
         return {one["name"]: one for one in json.loads(self.run("list", "--json"))}
 
+    def processes(self, domain):
+        """Pids of everything that runs in a domain, its PID 1 first."""
+        if domain not in self.pids:
+            self.pids[domain] = self.domains()[domain]["pid"]
+        return descendants(self.pids[domain])
+
     def workers(self, domain, holding):
         """Pids of the domain's workers that hold a descriptor of `holding` ("/dev/net/tun"): those that serve, not the
         spares that wait."""
-        inside = set(descendants(self.domains()[domain]["pid"]))
+        inside = self.processes(domain)
         return [pid for pid in inside if cmdline(pid)[1:2] == ["worker"] and holding in descriptors(pid)]
 
     def census(self):
