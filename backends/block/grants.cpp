@@ -52,12 +52,12 @@ std::uint32_t GrantCache::find_and_pin(GrantRef ref) {
 
 // A failure changes nothing: what was mapped stays, and stays usable (XSA-362).
 bool GrantCache::map_missing() {
-    if (calls_ == 0) return false;
+    if (allowed_ == 0) return false;
     std::ranges::sort(missing_, {}, &GrantRef::raw);  // a frontend may name a page twice
     const auto twice = std::ranges::unique(missing_, {}, &GrantRef::raw);
     missing_.erase(twice.begin(), twice.end());
     if (!choose_victims(missing_.size())) return false;
-    --calls_;
+    allowed_ -= std::min(allowed_, std::max(pages_a_call, static_cast<std::uint32_t>(missing_.size())));
     auto mapping = hypervisor_->map(peer_, missing_, Access::read_write);
     if (!mapping) return false;
     for (const std::uint32_t victim : victims_) evict(victim);

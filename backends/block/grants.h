@@ -5,7 +5,7 @@
 // and goes together: the batch that was used least recently, and that no request needs, first. Pages in use cannot go:
 // then new ones find no place, and their request is served through private memory.
 //
-// In one call, and only so many calls at a time (allow()), because a successor begins with nothing mapped while a full
+// In one call, and only so many pages at a time (allow()), because a successor begins with nothing mapped while a full
 // ring waits for it: mapping would be most of the time that the guest waits. What is not mapped yet is copied.
 //
 // Lookups are a probe into a flat table; nothing is allocated after the first use of a batch's number.
@@ -26,12 +26,15 @@ class GrantCache {
         : hypervisor_(&hypervisor), peer_(peer), capacity_(capacity) {}
 
     // Appends the pages' places to `places`, in the order of `refs`, each pinned until unpin(). False, and nothing has
-    // changed: there is no room for all of them, one cannot be mapped writable, or no call is left.
+    // changed: there is no room for all of them, one cannot be mapped writable, or nothing is left of what
+    // was allowed.
     bool pin(std::span<const GrantRef> refs, std::vector<std::uint32_t>& places);
     // The same for one page.
     std::optional<std::uint32_t> pin(GrantRef ref);
-    // How many calls that map may be made from now on. At first: any number.
-    void allow(std::uint32_t calls) { calls_ = calls; }
+    // About how many pages may be mapped from now on; a call counts as pages_a_call at least, and the last one may go
+    // beyond. At first: any number.
+    static constexpr std::uint32_t pages_a_call = 16;
+    void allow(std::uint32_t pages) { allowed_ = pages; }
     void unpin(std::uint32_t place) { --batches_[pages_[place].batch].pins; }
     SharedSpan memory(std::uint32_t place) const { return pages_[place].span; }
 
@@ -70,7 +73,7 @@ class GrantCache {
 
     Hypervisor* hypervisor_;
     DomainId peer_;
-    std::uint32_t capacity_, mapped_ = 0, calls_ = ~std::uint32_t{0};
+    std::uint32_t capacity_, mapped_ = 0, allowed_ = ~std::uint32_t{0};
     unsigned shift_ = 0;
     std::vector<Slot> table_;  // open addressing, a power of two, at most half full
     std::vector<Page> pages_;  // by place; never more than capacity

@@ -7,10 +7,10 @@ namespace caisson::block::backend {
 using namespace std::chrono_literals;
 
 namespace {
-constexpr std::uint32_t batch = 16;              // requests between two publishes: the frontend can start on the first
-constexpr std::uint32_t batches_a_turn = 4;      // then other queues have their turn
-constexpr std::uint32_t maps_a_millisecond = 4;  // calls of a queue: some 50 us each
-constexpr std::uint32_t measured_batches = 16;   // of so many, one is timed where all are done at once
+constexpr std::uint32_t batch = 16;          // requests between two publishes: the frontend can start on the first
+constexpr std::uint32_t batches_a_turn = 4;  // then other queues have their turn
+constexpr std::uint32_t mapped_a_millisecond = 4 * GrantCache::pages_a_call;  // of a queue: a call is some 50 us
+constexpr std::uint32_t measured_batches = 16;  // of so many, one is timed where all are done at once
 }  // namespace
 
 Result<std::unique_ptr<Queue>> Queue::make(Disk& disk, unsigned number, HandoverReader& handover, bool successor) {
@@ -246,7 +246,7 @@ bool RingQueue<Wire>::map(Job& one, std::span<const Extent> extents) {
     for (const Extent& extent : extents) refs_.push_back(extent.ref);
     if (const auto now = Clock::now(); now - mapping_since_ >= 1ms) {
         mapping_since_ = now;
-        grants_.allow(maps_a_millisecond);
+        grants_.allow(mapped_a_millisecond);
     }
     return grants_.pin(refs_, one.places);
 }
