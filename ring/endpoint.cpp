@@ -87,8 +87,10 @@ void Endpoint::look() {
         if (failed_at_ && *failed_at_ == seen->peer && !seen->leave) return;
         failed_at_.reset();
         if (seen->leave) leave();
-        const Step step =
-            address_.role == Role::backend ? backend_step(mine_, seen->peer) : frontend_step(mine_, seen->peer);
+        Step step = address_.role == Role::backend ? backend_step(mine_, seen->peer) : frontend_step(mine_, seen->peer);
+        // The peer has let go of what could not be continued: it is asked to begin anew.
+        if (mine_ == XenbusState::closing && seen->peer == XenbusState::closed && std::exchange(invite_, false))
+            step = {Do::offer, XenbusState::closed, XenbusState::init_wait};
         if (!take(step)) {
             if (mine_ == XenbusState::connected && seen->peer == XenbusState::connected && !announced_) {
                 announced_ = true;
@@ -193,7 +195,9 @@ void Endpoint::finish_disconnect() {
 }
 
 void Endpoint::failed(const Error& error) {
-    if (attaching_) close(error);
+    if (!attaching_) return;
+    invite_ = error.err == ESTALE && address_.role == Role::backend;
+    close(error);
 }
 
 void Endpoint::broken(const Error& error) {

@@ -24,8 +24,8 @@ namespace caisson {
 std::string own_directory(const DeviceAddress& address);
 std::string peer_directory(const DeviceAddress& address);
 
-// In a frontend's own directory: the device is left to a program of the domain, which has both halves in its own process
-// (frontends/block/disk.h). No controller touches it. Of the toolstack, or of that program.
+// In a frontend's own directory: the device is left to a program of the domain, which has both halves in its own
+// process (frontends/block/disk.h). No controller touches it. Of the toolstack, or of that program.
 inline constexpr const char* claimed_key = "claimed";
 
 // What an endpoint asks of whoever runs it. Calls come from within the endpoint's own functions: answers are given
@@ -57,6 +57,7 @@ class Endpoint {
 
     // The worker's answers and complaints.
     void attached();
+    // ESTALE, of a backend: the frontend's rings cannot be continued. It is sent away and invited again.
     void failed(const Error& error);
     void broken(const Error& error);
     void detached();
@@ -104,6 +105,7 @@ class Endpoint {
 
     XenbusState mine_ = XenbusState::unknown, shown_ = XenbusState::unknown;
     bool connected_ = false;  // connect() succeeded and disconnect() has not been called
+    bool invite_ = false;     // when the peer has closed: see failed()
     bool attaching_ = false, detaching_ = false, announced_ = false;
     bool offline_ = false, removed_ = false, stopped_ = false;
     XenbusState last_peer_ = XenbusState::unknown;

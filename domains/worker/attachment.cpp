@@ -29,7 +29,7 @@ Error error_of(std::span<const std::byte> bytes) {
     std::memcpy(&body, bytes.data(), sizeof body);
     const auto text = bytes.subspan(sizeof body).first(std::min<std::size_t>(bytes.size() - sizeof body, 200));
     return {.fault = body.fault == static_cast<std::uint32_t>(Fault::peer) ? Fault::peer : Fault::host,
-            .err = 0,
+            .err = body.err == ESTALE ? ESTALE : 0,  // the one that the endpoint knows
             .what = "worker:",
             .detail = std::string(reinterpret_cast<const char*>(text.data()), text.size())};
 }

@@ -170,6 +170,21 @@ TEST_CASE("A backend that starts anew finds everything unanswered issued again")
     finish(world, load);
 }
 
+TEST_CASE("A backend whose controller dies, too, finds everything unanswered issued again") {
+    const DiskFile file(4 << 20);
+    BlockWorld world({.nodes = {{"params", file.path()}}});
+    const auto disk = world.disk({.queues = 2, .ring_order = 1});
+    ShadowLoad load(*disk, 8192, 4);
+    for (unsigned crashes = 1; crashes <= 8; ++crashes) {
+        const unsigned wanted = load.answered + 100;
+        REQUIRE(world.until([&] { return load.run(40), load.answered >= wanted; }));
+        load.run(40);
+        world.crash_backend();
+        REQUIRE(world.until([&] { return load.drain_only(), load.in_flight == 0; }));
+    }
+    finish(world, load);
+}
+
 TEST_CASE("Another domain takes over as the backend, and unanswered writes go with their data") {
     const DiskFile file(4 << 20);
     BlockWorld world({.nodes = {{"params", file.path()}}});

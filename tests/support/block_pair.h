@@ -10,6 +10,7 @@
 #pragma once
 
 #include <dirent.h>
+#include <sched.h>
 #include <signal.h>
 #include <sys/mman.h>
 #include <sys/prctl.h>
@@ -29,14 +30,22 @@ namespace caisson::test {
 
 using BlockNodes = std::map<std::string, std::string>;
 
+// How the workers of one half are served.
+struct BlockServing {
+    bool processes = false;  // in processes of their own
+    Loop::Options loop{};    // of such a process
+    int cpu = -1;            // where it is pinned
+};
+
 // One half of one device: what a controller does, without its sandbox.
 class BlockSide final : public EndpointHost {
   public:
     BlockSide(LocalXen::Domain& domain, DeviceAddress address, std::unique_ptr<DeviceControl> control, ClassHalf half,
-              bool processes)
+              BlockServing serving)
         : domain_(domain),
           half_(half),
-          processes_(processes),
+          serving_(serving),
+          processes_(serving.processes),
           log_(address.name()),
           loop_(need(Loop::make())),
           store_(need(Store::open(domain.xenstored))),
@@ -103,6 +112,13 @@ class BlockSide final : public EndpointHost {
     std::span<std::byte> journal() { return journal_; }
     std::optional<Error> complaint;
 
+    static void pin(int cpu) {
+        cpu_set_t set;
+        CPU_ZERO(&set);
+        CPU_SET(cpu, &set);
+        ::sched_setaffinity(0, sizeof set, &set);
+    }
+
   private:
     static std::span<std::byte> shared_bytes(std::size_t size) {
         void* memory = ::mmap(nullptr, size, PROT_READ | PROT_WRITE, MAP_SHARED | MAP_ANONYMOUS, -1, 0);
@@ -160,7 +176,8 @@ class BlockSide final : public EndpointHost {
         if (process_ != 0) return;
         ::prctl(PR_SET_PDEATHSIG, SIGKILL);
         ::prctl(PR_SET_NAME, "block worker");
-        auto loop = need(Loop::make());
+        if (serving_.cpu >= 0) pin(serving_.cpu);
+        auto loop = need(Loop::make(serving_.loop));
         auto hypervisor = need(local::open_restricted(need(agent_.duplicate())));
         auto reader = need(handover_.reader());
         auto worker = half_.serve(context(*loop, *hypervisor, successor), reader);
@@ -188,6 +205,7 @@ class BlockSide final : public EndpointHost {
 
     LocalXen::Domain& domain_;
     ClassHalf half_;
+    BlockServing serving_;
     bool processes_, attached_ = false;
     Log log_;
     std::unique_ptr<Loop> loop_;
@@ -209,6 +227,8 @@ struct BlockOptions {
     BlockNodes nodes{{"params", "memory:16M"}};  // of the backend's directory
     bool processes = false;                      // workers in processes of their own
     block::FrontendOptions frontend{};           // of frontend_worker()
+    Loop::Options worker_loop{};                 // with processes: of the backend's
+    int worker_cpu = -1;                         // where that is pinned
 };
 
 // A guest, a driver domain, and one device between them.
@@ -268,8 +288,14 @@ class BlockWorld {
         start_backend();
     }
     void start_backend() {
-        back_ = std::make_unique<BlockSide>(*back_domain_, address(Role::backend), block::backend_half().control(),
-                                            block::backend_half(), options_.processes);
+        back_ = std::make_unique<BlockSide>(
+            *back_domain_, address(Role::backend), block::backend_half().control(), block::backend_half(),
+            BlockServing{options_.processes, options_.worker_loop, options_.worker_cpu});
+    }
+    // The controller dies with its workers, and the next one finds the states that it left.
+    void crash_backend() {
+        back_.reset();
+        start_backend();
     }
     BlockSide& backend() { return *back_; }
 
@@ -277,9 +303,11 @@ class BlockWorld {
     BlockSide& frontend_worker() {
         worker_ = std::make_unique<BlockSide>(front_, address(Role::frontend),
                                               block::make_frontend_control(options_.frontend), block::frontend_half(),
-                                              options_.processes);
+                                              BlockServing{.processes = options_.processes});
         return *worker_;
     }
+
+    BlockSide& frontend() { return *worker_; }
 
     // The disk of a program in the guest. Backends serve while it opens.
     std::unique_ptr<block::Disk> disk(block::Disk::Options options = {}) {
