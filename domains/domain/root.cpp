@@ -83,6 +83,7 @@ Status make_dev() {
         TRY(bind_file(std::string("/dev/") + name, dev + "/" + name));
     TRY(make_folder(dev + "/net"));
     if (::access("/dev/net/tun", F_OK) == 0) TRY(bind_file("/dev/net/tun", dev + "/net/tun"));
+    if (::access("/dev/fuse", F_OK) == 0) TRY(bind_file("/dev/fuse", dev + "/fuse"));  // a guest's disks are files
     TRY(make_folder(dev + "/shm", 01777));
     TRY(make_folder(dev + "/pts"));
     TRY(mount_at("devpts", dev + "/pts", "devpts", MS_NOSUID | MS_NOEXEC, "newinstance,ptmxmode=0666,mode=0620"));
