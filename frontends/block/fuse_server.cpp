@@ -264,11 +264,22 @@ void FuseServer::answer(int error, std::span<const std::byte> bytes) {
     send(header().unique, error, std::span(parts).first(bytes.empty() ? 1 : 2));
 }
 
+// All of it is there before the kernel copies from it: a successor's pages of the arena are missing at first, the
+// kernel does not fetch a page for a process that is being killed, and then it fails the program's read.
+static void fetch_pages(std::span<const iovec> parts) {
+    for (const iovec& part : parts) {
+        const auto* bytes = static_cast<const volatile std::byte*>(part.iov_base);
+        for (std::size_t at = 0; at < part.iov_len; at += page_size) (void)bytes[at];
+        if (part.iov_len > 0) (void)bytes[part.iov_len - 1];
+    }
+}
+
 // parts[0] is for the header. What the kernel does not take it does not want any more.
 void FuseServer::send(std::uint64_t unique, int error, std::span<iovec> parts) {
     fuse_out_header out{.len = sizeof out, .error = -error, .unique = unique};
     parts[0] = {&out, sizeof out};
     for (const iovec& part : parts.subspan(1)) out.len += static_cast<std::uint32_t>(part.iov_len);
+    fetch_pages(parts.subspan(1));
     while (::writev(fd_.get(), parts.data(), static_cast<int>(parts.size())) < 0 && errno == EINTR) {
     }
 }
