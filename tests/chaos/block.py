@@ -34,7 +34,7 @@ class Load:
     """The program in the guest, from "ready" to its last word."""
 
     def __init__(self, system, folder, disk, seed):
-        self.answers, self.counts, self.end, self.ready = Answers(), [], None, threading.Event()
+        self.answers, self.counts, self.errors, self.end, self.ready = Answers(), [], [], None, threading.Event()
         model = f"{folder}/{os.path.basename(disk)}.model"
         self.process = subprocess.Popen(system.command("exec", "guest", "--", f"{folder}/load", disk, model, str(seed)),
                                         stdin=subprocess.PIPE, stdout=subprocess.PIPE, text=True)
@@ -53,6 +53,8 @@ class Load:
             elif what == "end":
                 self.end = dict(zip(("checked", "lost", "torn", "elsewhere", "errors", "requests"), map(int, words[:6])),
                                 why="".join(words[6:]))
+            elif what == "error":
+                self.errors.append(line.strip())
             elif what == "ready":
                 self.ready.set()
         self.ready.set()
@@ -141,6 +143,8 @@ class Trial:
         for side in self.sides:
             side.kill(patience=0.1)
         load.process.wait(60)
+        load.reader.join(10)
+        self.found.append({"errors": len(load.errors), "why": "".join(load.errors[:1])})
         self.programs_killed += 1
 
     def run(self, kills):

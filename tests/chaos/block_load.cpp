@@ -7,6 +7,7 @@
 // again and ends. Meanwhile it says, a line each, with CLOCK_MONOTONIC in seconds:
 //     probe ASKED ENDED      a read of one sector beside the work: one a millisecond, but never two at a time
 //     done WHEN COUNT BYTES  what was done so far, ten times a second
+//     error WORDS            a request failed
 // and at the end: end CHECKED LOST TORN ELSEWHERE ERRORS DONE WORDS...
 // Exit code 1: it could not open the disk. A request that is not answered is for whoever waits for these lines to see.
 #include <fcntl.h>
@@ -126,7 +127,8 @@ class LibraryLoad {
         if (flight.piece.what == What::read) shadow_.check(flight.piece, flight.data);
     }
     void fail(const Status& result) {
-        if (tally_.errors++ == 0) fmt::print(stderr, "a request failed: {}\n", result.error().message());
+        ++tally_.errors;
+        say("error " + result.error().message());
     }
     void probe() {
         if (std::exchange(probing_, true)) return;
@@ -210,9 +212,9 @@ class FileLoad {
         if (piece.what == What::read) shadow_.check(piece, data);
     }
     void fail(const Piece& piece, ssize_t result, int error) {
-        if (tally_.errors++ == 0)
-            fmt::print(stderr, "request {} of {} sectors at {} failed: {} {}\n", static_cast<int>(piece.what),
-                       piece.count, piece.first, result, std::strerror(error));
+        ++tally_.errors;
+        say(fmt::format("error request {} of {} sectors at {}: {} {}", static_cast<int>(piece.what), piece.count,
+                        piece.first, result, std::strerror(error)));
     }
     void probe() {
         Aligned buffer(4096);
