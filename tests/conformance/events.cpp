@@ -43,7 +43,7 @@ TEST_CASE("a notify is seen by the other side only, and any number of them is on
     CHECK_FALSE(readable(both.front));
     CHECK_FALSE(readable(both.back));
 
-    REQUIRE(notify(both.back, 100'000));  // never blocks, never fails
+    REQUIRE(notify(both.back, rounds(w, 100'000)));  // never blocks, never fails
     CHECK(take(both.front));
     int more = 0;
     while (readable(both.front) && more < 100) {
@@ -125,7 +125,7 @@ TEST_CASE("when the side that allocated closes, the port is gone and the other s
 TEST_CASE("a port that is closed is free for the next one") {
     Case w;
     std::vector<std::uint32_t> seen;
-    for (int i = 0; i < 3000; ++i) {  // more than any domain may have at one time
+    for (int i = 0; i < rounds(w, 3000); ++i) {  // more than any local domain may have at one time
         auto port = need(w.front->allocate_unbound(w.back.id));
         if (i % 2 == 0) {
             auto end = need(w.back->bind_interdomain(w.front.id, port.port()));

@@ -58,10 +58,11 @@ FarDomain::FarDomain(DomainId id) : id_(id), store_(open_store()) {
 
 Result<Words> FarDomain::call(const std::string& request) {
     const std::lock_guard lock(one_at_a_time_);
-    if (dead_) return host_fault(ESRCH, "a domain that was destroyed");
     const std::string number = serial_ + std::to_string(++count_);
+    if (dead_) return host_fault(ESRCH, "a domain that was destroyed");
     TRY(store_.write(node("request"), number + " " + request));
     for (const auto until = Clock::now() + patience; Clock::now() < until;) {
+        if (dead_) return host_fault(ESRCH, "a domain that was destroyed");
         pollfd waiting{.fd = store_.fd(), .events = POLLIN, .revents = 0};
         (void)::poll(&waiting, 1, 500);
         while (store_.take_event()) {
@@ -75,7 +76,7 @@ Result<Words> FarDomain::call(const std::string& request) {
                                      .got = std::stoull(answer.at(4)),
                                      .detail = request.substr(0, 40)});
     }
-    throw std::runtime_error("the agent in domain " + std::to_string(id_.raw) + " did not answer: " + request);
+    return host_fault(ETIMEDOUT, "the agent does not answer", request.substr(0, 40));
 }
 
 Words FarDomain::need(const std::string& request) {

@@ -5,6 +5,7 @@
 // emulation), and independent of everything that the cases are about.
 #pragma once
 
+#include <atomic>
 #include <mutex>
 #include <string>
 #include <string_view>
@@ -40,7 +41,7 @@ class FarDomain {
     std::mutex one_at_a_time_;
     std::string serial_;
     unsigned count_ = 0;
-    bool dead_ = false;
+    std::atomic<bool> dead_{false};
 };
 
 }  // namespace caisson::conformance

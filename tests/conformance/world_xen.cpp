@@ -30,6 +30,7 @@ World make_xen(const std::string& port) {
     auto keeps = std::make_shared<Keeps>();
     keeps->grants = std::make_shared<xen::GrantDevice>(need(xen::GrantDevice::open()));
     World world;
+    world.far = true;
     auto own = need(xen::open());
     const Capabilities capabilities = own->capabilities();
     const auto far = [&](unsigned id) {

@@ -4,11 +4,10 @@ limit=400
 back() {
     try 90 xenstore-exists data/others
     publish begun yes
-    CAISSON_CONFORMANCE=xen:$(xenstore-read data/others) test_conformance -d yes "~*introduces*" >/tmp/cases 2>&1
-    status=$?
-    cat /tmp/cases
+    { CAISSON_CONFORMANCE=xen:$(xenstore-read data/others) test_conformance -d yes "~*introduces*" 2>&1
+      echo $? >/tmp/status; } | tee /tmp/cases
     publish summary "$(tail -2 /tmp/cases | tr -s '\n=' '; ')"
-    publish status $status
+    publish status "$(cat /tmp/status)"
     publish done yes
 }
 front() { agent; }
