@@ -28,6 +28,11 @@ struct Config {
     RateLimit rate;
     std::uint32_t max_persistent = 0;  // grants kept mapped, of all queues together
     std::uint32_t bounce_bytes = 0;    // private buffers, for what is not persistent, of all queues together
+
+    // What the key `sectors` says to a frontend that counts as this one does.
+    std::uint64_t announced(std::uint64_t sectors) const {
+        return sectors_are_blocks ? sectors / (geometry.sector_size / wire_sector) : sectors;
+    }
 };
 
 // In the handover, in this order: Config; for each queue {ring GrantRefs, channel}; then the host's part: file

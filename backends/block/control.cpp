@@ -89,7 +89,7 @@ Result<Handover> Control::connect(ControlContext& context) {
 Status Control::publish_disk(ControlContext& context) {
     const Directory& own = context.own;
     const Geometry& disk = target_->geometry;
-    announced_ = std::to_string(disk.sectors);
+    announced_ = std::to_string(config_.announced(disk.sectors));
     TRY(own.write(wire::sectors, std::string_view(announced_)));
     TRY(own.write(wire::info, disk.info));
     TRY(own.write(wire::sector_size, disk.sector_size));

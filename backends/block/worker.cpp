@@ -69,7 +69,7 @@ Status Worker::update(std::span<const std::byte> message) {
     std::memcpy(&sectors, message.data(), sizeof sectors);
     disk_.journal.sectors = sectors;  // for a successor, whose handover is older
     resize(sectors);
-    disk_.context.publish(key::sectors, std::to_string(disk_.limits.sectors));
+    disk_.context.publish(key::sectors, std::to_string(disk_.config.announced(disk_.limits.sectors)));
     return {};
 }
 
