@@ -172,11 +172,12 @@ class BlockFrontendAlone {
         std::vector<std::byte> body;
     };
     std::optional<FuseAnswer> fuse_answer() {
-        FuseAnswer one{{}, std::vector<std::byte>(1100000)};
-        const iovec parts[2] = {{&one.header, sizeof one.header}, {one.body.data(), one.body.size()}};
+        FuseAnswer one;
+        mail.resize(1100000);
+        const iovec parts[2] = {{&one.header, sizeof one.header}, {mail.data(), mail.size()}};
         const ssize_t got = ::readv(kernel.get(), parts, 2);
         if (got < static_cast<ssize_t>(sizeof one.header)) return std::nullopt;
-        one.body.resize(static_cast<std::size_t>(got) - sizeof one.header);
+        one.body.assign(mail.begin(), mail.begin() + (got - static_cast<ssize_t>(sizeof one.header)));
         return one;
     }
 
@@ -223,7 +224,7 @@ class BlockFrontendAlone {
     std::vector<Error> faults;
     std::map<std::uint64_t, int> ended;  // cookie to error
     unsigned twice = 0;
-    std::vector<std::byte> last_read, bytes;
+    std::vector<std::byte> last_read, bytes, mail;
     std::unique_ptr<Loop> loop;
     std::unique_ptr<DeviceWorker> worker;
 
