@@ -16,8 +16,11 @@ start() {
       eval "printf '%s\n' \"\$${1}_cfg\""; } >"/run/$1.cfg"
     say "start $1"
     xl create -q "/run/$1.cfg" || fail "xl create $1"
+    eval "id_$1=$(xl domid "$1")"
+    ids="$ids $(id_of "$1")"
 }
-id_of() { xl domid "$1"; }
+ids=
+id_of() { eval "echo \$id_$1"; }  # xl is slow under emulation: it is asked once
 # value NAME KEY: what the domain published.
 value() { xenstore-read "/local/domain/$(id_of "$1")/data/$2" 2>/dev/null; }
 # tell NAME KEY VALUE: what the domain's told() waits for.
@@ -26,15 +29,14 @@ tell() { xenstore-write "/local/domain/$(id_of "$1")/data/$2" "$3"; xenstore-chm
 await() {
     path=/local/domain/$(id_of "$1")/data i=$(($4 * 2 * patience))
     until [ "$(xenstore-read "$path/$2" 2>/dev/null)" = "$3" ]; do
-        for name in $(running); do
-            why=$(value "$name" failed) && fail "$name: $why"
+        for id in $ids; do
+            why=$(xenstore-read "/local/domain/$id/data/failed" 2>/dev/null) && fail "domain $id: $why"
         done
         [ "$i" -gt 0 ] || fail "$1 did not publish $2=$3 in $4 s"
         i=$((i - 1)); sleep 0.5
     done
     say "$1 published $2=$3"
 }
-running() { xl list | sed -n '3,$s/ .*//p'; }
 
 [ "$2" != shell ] || return 0 2>/dev/null
 (dom0)
