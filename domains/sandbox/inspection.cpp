@@ -73,7 +73,7 @@ Result<Inspection> inspect(pid_t pid) {
     return seen;
 }
 
-Status verify(const Inspection& seen, bool namespaces) {
+Status verify(const Inspection& seen, bool namespaces, bool xen) {
     const auto refuse = [](const char* what, std::string detail = {}) -> Status {
         return std::unexpected(Error{.fault = Fault::host, .err = 0, .what = what, .detail = std::move(detail)});
     };
@@ -83,8 +83,9 @@ Status verify(const Inspection& seen, bool namespaces) {
     if ((seen.effective | seen.permitted | seen.inheritable | seen.ambient) != 0 || (namespaces && seen.bounding != 0))
         return refuse("the worker has capabilities");
     if (namespaces && seen.own_namespaces != all_namespaces) return refuse("the worker shares a namespace with us");
-    static const std::vector<std::string> declared{
-        "/dev/null", "/dev/null", "anon_inode:[eventfd]", "anon_inode:[io_uring]", "pipe", "socket"};
+    std::vector<std::string> declared{"/dev/null", "/dev/null", "anon_inode:[eventfd]", "anon_inode:[io_uring]", "pipe",
+                                      "socket"};
+    if (xen) declared.insert(declared.begin() + 2, "/dev/xen/gntdev");
     if (seen.descriptors != declared) {
         std::string list;
         for (const std::string& one : seen.descriptors) list += (list.empty() ? "" : ", ") + one;

@@ -88,6 +88,7 @@ inline constexpr unsigned all_namespaces = 7;
 Result<Inspection> inspect(pid_t pid);
 
 // The descriptors of an armed worker without devices: 0 and 1 null, 2 log, 3 control, io_uring and eventfd of its loop.
-Status verify(const Inspection& seen, bool namespaces);
+// `xen`: it holds gntdev, too.
+Status verify(const Inspection& seen, bool namespaces, bool xen = false);
 
 }  // namespace caisson

@@ -17,7 +17,7 @@ namespace {
 constexpr Mailbox::Limits from_worker{.bytes = 1024, .descriptors = 0, .turn = 16};
 constexpr std::size_t log_bytes = 64 * 1024;
 constexpr auto log_window = 10s;
-constexpr auto arm_patience = 10s;
+constexpr auto arm_patience = 60s;  // far beyond a start-up on an emulated or crowded machine
 
 }  // namespace
 
@@ -35,6 +35,7 @@ Result<std::unique_ptr<WorkerHandle>> WorkerHandle::start(Loop& loop, const Work
     const std::string name = std::string(device_class) + (role == Role::backend ? " backend" : " frontend") + " worker";
     std::unique_ptr<WorkerHandle> worker(new WorkerHandle(loop, name, log, std::move(process), std::move(handlers)));
     WorkerHandle* self = worker.get();
+    self->xen_ = options.port == PortKind::xen;
     self->output_ = std::move(log_reader);
     self->log_readable_ = loop.watch(self->output_.get(), POLLIN, [self](short events) { self->copy_log(events); });
     self->mailbox_ =
@@ -110,7 +111,7 @@ void WorkerHandle::receive(Mail mail) {
 void WorkerHandle::arm() {
     if (armed_) return;
     const auto seen = inspect(process_.pid);
-    const Status sealed = seen ? verify(*seen, process_.namespaces) : Status(std::unexpected(seen.error()));
+    const Status sealed = seen ? verify(*seen, process_.namespaces, xen_) : Status(std::unexpected(seen.error()));
     mounts_.reset(::open(("/proc/" + std::to_string(process_.pid) + "/ns/mnt").c_str(), O_RDONLY | O_CLOEXEC));
     if (!sealed) return kill(("is not sealed: " + sealed.error().message()).c_str());
     armed_ = true;

@@ -42,6 +42,7 @@ class WorkerHandle {
     const std::string name_;
     Log& log_;  // one for all workers of a controller, so that its limit holds for them together
     Isolated process_;
+    bool xen_ = false;
     Handlers handlers_;
     Fd output_;
     Fd mounts_;  // its mount namespace: see let_go()
