@@ -185,7 +185,11 @@ class BlockFrontendAlone {
     RawRing<block::Native>& ring(unsigned queue = 0) { return queues[queue].ring; }
     std::vector<Request> taken(unsigned queue = 0) {
         std::vector<Request> all;
-        while (const auto request = ring(queue).take()) all.push_back(*request);
+        while (all.size() < block::frontend::most_tags) {  // a test may have written any index there
+            const auto request = ring(queue).take();
+            if (!request) break;
+            all.push_back(*request);
+        }
         return all;
     }
     // What a well-behaved backend answers.
