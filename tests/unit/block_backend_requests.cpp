@@ -30,7 +30,7 @@ std::int16_t ask(Alone& backend, const block::Native::Request& request) {
     const auto answers = backend.ring().take_all();
     REQUIRE(answers.size() == 1);
     CHECK(answers[0].id == request.id);
-    CHECK(answers[0].operation == request.operation);
+    CHECK(answers[0].operation == (request.operation == op::indirect ? request.count : request.operation));
     REQUIRE_FALSE(backend.broken());
     return answers[0].status;
 }
