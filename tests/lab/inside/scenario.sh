@@ -15,7 +15,12 @@ start() {
         "extra='console=hvc0 quiet role=$1 scenario=$scenario patience=$patience'"
       eval "printf '%s\n' \"\$${1}_cfg\""; } >"/run/$1.cfg"
     say "start $1"
-    xl create -q "/run/$1.cfg" || fail "xl create $1"
+    # libxl gives a backend ten seconds, whatever the machine: a busy one gets more tries.
+    attempts=$patience
+    until xl create -q "/run/$1.cfg"; do
+        attempts=$((attempts - 1))
+        [ $attempts -gt 0 ] || fail "xl create $1"
+    done
     eval "id_$1=$(xl domid "$1")"
     ids="$ids $(id_of "$1")"
 }
