@@ -16,6 +16,9 @@
 namespace caisson::conformance {
 
 using Words = std::vector<std::string>;
+// xenstored refuses a node of more than 2048 bytes, and two digits are a byte.
+inline constexpr std::size_t most_bytes = 900;
+
 Words split(std::string_view text);
 std::string to_hex(std::string_view bytes);
 std::string from_hex(std::string_view hex);

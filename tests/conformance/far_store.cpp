@@ -57,7 +57,7 @@ struct FarStore::Relay {
 
     // What the client wrote goes to the store, what the store has for it comes back. False: the client has gone.
     bool carry(const Connection& one) {
-        std::string bytes(1500, '\0');
+        std::string bytes(most_bytes, '\0');
         const ssize_t got = ::read(one.socket.get(), bytes.data(), bytes.size());
         if (got == 0 || (got < 0 && errno != EAGAIN)) return false;
         bytes.resize(got > 0 ? static_cast<std::size_t>(got) : 0);
@@ -65,7 +65,7 @@ struct FarStore::Relay {
             const auto answer = domain->call("stream " + one.handle + " " + to_hex(bytes));
             if (!answer) return false;
             const std::string back = from_hex(answer->at(0));
-            more = back.size() == 1500;
+            more = back.size() == most_bytes;
             for (std::string_view rest = back; !rest.empty();) {
                 const ssize_t put = ::write(one.socket.get(), rest.data(), rest.size());
                 if (put < 0 && errno != EAGAIN) return false;

@@ -82,11 +82,11 @@ inline std::string bytes(SharedSpan memory, std::size_t offset, std::size_t leng
     std::string text(length, '\0');
     if (const FarThing far = far_thing(memory); far.domain != nullptr) {
         REQUIRE(fits(offset, length, memory.size()));
-        for (std::size_t at = 0; at < length; at += 1024)
-            text.replace(at, std::min<std::size_t>(1024, length - at),
+        for (std::size_t at = 0; at < length; at += most_bytes)
+            text.replace(at, std::min(most_bytes, length - at),
                          from_hex(far.domain
                                       ->need("peek " + far.handle + " " + std::to_string(far.offset + offset + at) +
-                                             " " + std::to_string(std::min<std::size_t>(1024, length - at)))
+                                             " " + std::to_string(std::min(most_bytes, length - at)))
                                       .at(0)));
         return text;
     }

@@ -140,7 +140,7 @@ class Agent {
         if (!bytes.empty() && ::write(fd.get(), bytes.data(), bytes.size()) != static_cast<ssize_t>(bytes.size()))
             return host_fault(errno, "write to xenbus");
         pollfd waiting{.fd = fd.get(), .events = POLLIN, .revents = 0};
-        std::string answer(1500, '\0');
+        std::string answer(most_bytes, '\0');
         const bool ready = ::poll(&waiting, 1, bytes.empty() ? 0 : 20) == 1;
         const ssize_t got = ready ? ::read(fd.get(), answer.data(), answer.size()) : 0;
         answer.resize(got > 0 ? static_cast<std::size_t>(got) : 0);
