@@ -36,7 +36,7 @@ class Input {
 
 template <class Abi>
 struct Play {
-    Play(Input& bytes, const BlockOptions& options)
+    Play(Input& bytes, const BlockBackendOptions& options)
         : input(bytes), backend(options), pages(backend.hypervisor.lend(24, Access::read_write)) {}
 
     // Mostly a page of ours, sometimes anything.
@@ -142,14 +142,14 @@ struct Play {
 extern "C" int LLVMFuzzerTestOneInput(const std::uint8_t* data, std::size_t size) {
     Input input(data, size);
     const std::uint8_t bits = input.byte();
-    const BlockOptions options{.scripted = true,
-                               .ring_pages = (bits & 1) != 0 ? 2u : 1u,
-                               .direct_view = false,
-                               .persistent = (bits & 4) != 0,
-                               .max_persistent = (bits & 8) != 0 ? 4u : 64u,
-                               .sectors = 128,
-                               .sector_size = (bits & 16) != 0 ? 4096u : 512u,
-                               .info = (bits & 96) == 96 ? block::disk_info::read_only : 0u};
+    const BlockBackendOptions options{.scripted = true,
+                                      .ring_pages = (bits & 1) != 0 ? 2u : 1u,
+                                      .direct_view = false,
+                                      .persistent = (bits & 4) != 0,
+                                      .max_persistent = (bits & 8) != 0 ? 4u : 64u,
+                                      .sectors = 128,
+                                      .sector_size = (bits & 16) != 0 ? 4096u : 512u,
+                                      .info = (bits & 96) == 96 ? block::disk_info::read_only : 0u};
     if ((bits & 128) != 0)
         Play<block::Narrow>(input, options).run();
     else

@@ -25,7 +25,7 @@ std::size_t resident() {
 }  // namespace
 
 TEST_CASE("a disk says what it can before the frontend connects, and what it is when it does") {
-    BlockWorld world;
+    BlockBackendWorld world;
     REQUIRE(world.offer());
     for (const char* key :
          {"feature-barrier", "feature-flush-cache", "feature-discard", "feature-persistent", "feature-online-resize"})
@@ -50,9 +50,9 @@ TEST_CASE("every way in which frontends write their rings is understood, and the
     for (const Way& way :
          {Way{1, 1, false, false, ""}, Way{1, 1, true, true, "x86_64-abi"}, Way{1, 1, true, false, ""},
           Way{1, 4, true, true, ""}, Way{2, 1, false, false, ""}, Way{8, 16, true, true, "x86_64-abi"}}) {
-        BlockWorld world;
+        BlockBackendWorld world;
         REQUIRE(world.offer());
-        std::vector<BlockWorld::Queue> queues;
+        std::vector<BlockBackendWorld::Queue> queues;
         if (way.queues > 1) world.say("multi-queue-num-queues", std::to_string(way.queues));
         if (way.order) world.say("ring-page-order", std::to_string(std::countr_zero(way.pages)));
         if (*way.protocol != 0) world.say("protocol", way.protocol);
@@ -63,12 +63,12 @@ TEST_CASE("every way in which frontends write their rings is understood, and the
         REQUIRE(handover);
         auto serving = world.serve(*handover);
         auto data = need(world.front.hypervisor->share(world.back.id, 1, Access::read_write));
-        for (BlockWorld::Queue& queue : queues) {
+        for (BlockBackendWorld::Queue& queue : queues) {
             queue.ring.add(block_request(op::write, 1, 0, {whole_page(data.refs()[0].raw)}));
             queue.ring.show();
         }
         world.turns();
-        for (BlockWorld::Queue& queue : queues) {
+        for (BlockBackendWorld::Queue& queue : queues) {
             const auto answer = queue.ring.take();
             REQUIRE(answer);
             CHECK(answer->status == block::status::okay);
@@ -91,7 +91,7 @@ TEST_CASE("keys that no frontend should write end its connect with an error, and
                                                                 {"ring-ref", "99999999999"},
                                                                 {"event-channel", ""},
                                                                 {"event-channel", "4000000000"}};
-    BlockWorld world;
+    BlockBackendWorld world;
     REQUIRE(world.offer());
     for (const auto& [key, value] : lies) {
         auto queue = world.queue("", 1, false);
@@ -110,7 +110,7 @@ TEST_CASE("a disk that grows is announced after its worker knows: sectors, then 
     const std::string path = "/tmp/caisson-test-resize-" + std::to_string(::getpid());
     Fd file(::open(path.c_str(), O_RDWR | O_CREAT | O_CLOEXEC, 0600));
     REQUIRE(::ftruncate(file.get(), 1 << 20) == 0);
-    BlockWorld world(path);
+    BlockBackendWorld world(path);
     REQUIRE(world.offer());
     auto queue = world.queue("", 1, false);
     const auto handover = world.connect();
@@ -143,7 +143,7 @@ TEST_CASE("xsa_258 what a guest wrote at the start of its disk makes no image of
     REQUIRE(::ftruncate(file.get(), 1 << 20) == 0);
     for (const std::string_view magic : {"QFI\xfb", "conectix", "KDMV", "vhdxfile"}) {
         REQUIRE(::pwrite(file.get(), magic.data(), magic.size(), 0) == static_cast<ssize_t>(magic.size()));
-        BlockWorld world(path);
+        BlockBackendWorld world(path);
         REQUIRE(world.offer());
         auto queue = world.queue("", 1, false);
         REQUIRE(world.connect());
@@ -151,7 +151,7 @@ TEST_CASE("xsa_258 what a guest wrote at the start of its disk makes no image of
         world.disconnect();
     }
     for (const char* format : {"qcow2:", "vhd:", "qcow:", "vmdk:"}) {
-        BlockWorld world(format + path);
+        BlockBackendWorld world(format + path);
         CHECK_FALSE(world.offer());
     }
     ::unlink(path.c_str());
@@ -159,7 +159,7 @@ TEST_CASE("xsa_258 what a guest wrote at the start of its disk makes no image of
 
 TEST_CASE("xsa_371 a guest that ends its grants or dies under load leaves the worker standing and nothing mapped") {
     for (const bool persistent : {false, true}) {
-        BlockWorld world;
+        BlockBackendWorld world;
         REQUIRE(world.offer());
         auto queue = world.queue("", 1, false);
         if (persistent) world.say("feature-persistent", "1");
@@ -190,7 +190,7 @@ TEST_CASE("xsa_371 a guest that ends its grants or dies under load leaves the wo
 
 TEST_CASE(
     "xsa_350 ten thousand connects and disconnects leave as many descriptors, grants, ports and mappings as before") {
-    BlockWorld world;
+    BlockBackendWorld world;
     REQUIRE(world.offer());
     auto queue = world.queue("", 1, false);
     auto data = need(world.front.hypervisor->share(world.back.id, 1, Access::read_write));

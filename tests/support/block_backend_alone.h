@@ -123,7 +123,7 @@ class ScriptedHost final : public block::backend::Host {
     block::backend::Completions& completions_;
 };
 
-struct BlockOptions {
+struct BlockBackendOptions {
     block::backend::HostKind host = block::backend::HostKind::memory;
     bool scripted = false;  // instead of `host`
     block::Abi abi = block::Abi::native;
@@ -150,7 +150,7 @@ class BlockBackendAlone {
         SharedSpan memory;
     };
 
-    explicit BlockBackendAlone(BlockOptions wanted = {}) : options(wanted), hypervisor(wanted.direct_view) {
+    explicit BlockBackendAlone(BlockBackendOptions wanted = {}) : options(wanted), hypervisor(wanted.direct_view) {
         if constexpr (std::is_same_v<Abi, block::Narrow>) options.abi = block::Abi::x86_32;
         for (unsigned i = 0; i < options.queues; ++i) {
             const auto lent = hypervisor.lend(options.ring_pages, Access::read_write);
@@ -267,7 +267,7 @@ class BlockBackendAlone {
         return out;
     }
 
-    BlockOptions options;
+    BlockBackendOptions options;
     LendingHypervisor hypervisor;
     std::vector<Queue> queues;
     ScriptedDisk disk;

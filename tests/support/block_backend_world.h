@@ -7,8 +7,8 @@
 
 namespace caisson::test {
 
-struct BlockWorld {
-    explicit BlockWorld(const std::string& params = "memory:1M") {
+struct BlockBackendWorld {
+    explicit BlockBackendWorld(const std::string& params = "memory:1M") {
         own.write("params", params).value();
         own.write("mode", std::string_view("w")).value();
         own.write("frontend-id", 2u).value();

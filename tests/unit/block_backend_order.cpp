@@ -16,7 +16,7 @@ namespace {
 using Alone = BlockBackendAlone<>;
 
 struct Scripted {
-    explicit Scripted(BlockOptions options = {})
+    explicit Scripted(BlockBackendOptions options = {})
         : backend([&] {
               options.scripted = true;
               return options;

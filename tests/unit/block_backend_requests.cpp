@@ -13,8 +13,8 @@ namespace {
 using Alone = BlockBackendAlone<>;
 
 // How data is reached: see backends/block/queue.h.
-std::vector<BlockOptions> all_paths() {
-    std::vector<BlockOptions> out;
+std::vector<BlockBackendOptions> all_paths() {
+    std::vector<BlockBackendOptions> out;
     for (const bool scripted : {false, true})
         for (const bool direct : {false, true})
             for (const bool persistent : {false, true})
@@ -38,7 +38,7 @@ std::int16_t ask(Alone& backend, const block::Native::Request& request) {
 }  // namespace
 
 TEST_CASE("what is written to a block device is on the disk, and is read back, on every path") {
-    for (const BlockOptions& options : all_paths()) {
+    for (const BlockBackendOptions& options : all_paths()) {
         Alone backend(options);
         const auto from = backend.page(), to = backend.page();
         Alone::fill(from, 1);
@@ -50,7 +50,7 @@ TEST_CASE("what is written to a block device is on the disk, and is read back, o
 }
 
 TEST_CASE("parts of pages go where the sectors say, and the rest of the pages stays as it was") {
-    for (const BlockOptions& options : all_paths()) {
+    for (const BlockBackendOptions& options : all_paths()) {
         Alone backend(options);
         const auto first = backend.page(), second = backend.page(), target = backend.page();
         Alone::fill(first, 1), Alone::fill(second, 2), Alone::fill(target, 3);
@@ -69,9 +69,9 @@ TEST_CASE("parts of pages go where the sectors say, and the rest of the pages st
 }
 
 TEST_CASE("an indirect request of 256 segments moves a mebibyte") {
-    for (const BlockOptions& options : all_paths()) {
+    for (const BlockBackendOptions& options : all_paths()) {
         Alone backend([&] {
-            BlockOptions with = options;
+            BlockBackendOptions with = options;
             with.max_persistent = 300;
             return with;
         }());

@@ -15,8 +15,8 @@ namespace op = block::operation;
 namespace {
 
 // Never returns.
-[[noreturn]] void work(BlockWorld& world, const Handover& handover, std::vector<block::backend::QueueHead>& journal,
-                       Fd agent) {
+[[noreturn]] void work(BlockBackendWorld& world, const Handover& handover,
+                       std::vector<block::backend::QueueHead>& journal, Fd agent) {
     const WorkerPolicy policy = block::backend_half().policy();
     auto loop = need(Loop::make());
     need(loop->restrict_operations(policy.operations));
@@ -53,7 +53,7 @@ TEST_CASE("a sealed worker does everything that a disk is asked, on every host")
     for (const std::string& params : targets)
         for (const bool persistent : {false, true}) {
             CAPTURE(params, persistent);
-            BlockWorld world(params);
+            BlockBackendWorld world(params);
             REQUIRE(world.offer());
             auto queue = world.queue("", 1, false);
             if (persistent) world.say("feature-persistent", "1");
