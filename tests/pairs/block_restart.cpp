@@ -185,6 +185,23 @@ TEST_CASE("A backend whose controller dies, too, finds everything unanswered iss
     finish(world, load);
 }
 
+TEST_CASE("A controller that finds nothing in flight goes on with the rings, and the frontend does not notice") {
+    const DiskFile file(4 << 20);
+    BlockWorld world({.nodes = {{"params", file.path()}}});
+    const auto disk = world.disk({.queues = 2, .ring_order = 1});
+    ShadowLoad load(*disk, 8192, 5);
+    for (unsigned crashes = 1; crashes <= 8; ++crashes) {
+        const unsigned wanted = load.answered + 50;
+        REQUIRE(world.until([&] { return load.run(20), load.answered >= wanted; }));
+        REQUIRE(world.until([&] { return load.drain_only(), load.in_flight == 0; }));
+        world.crash_backend();
+        // never InitWait, which would send the frontend away while we take its rings
+        CHECK(need(world.dom0().read(world.back_path() + "/state")) == "4");
+    }
+    finish(world, load);
+    CHECK(disk->reconnects() == 0);
+}
+
 TEST_CASE("Another domain takes over as the backend, and unanswered writes go with their data") {
     const DiskFile file(4 << 20);
     BlockWorld world({.nodes = {{"params", file.path()}}});
