@@ -1,4 +1,5 @@
 # The conformance suite on real Xen: its cases run in one unprivileged domain, agents make the calls in two others.
+draft="two thirds of it were seen to pass, not all in one run"
 limit=400
 
 back() {

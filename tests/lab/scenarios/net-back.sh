@@ -1,4 +1,5 @@
 # Our net backend in an unprivileged driver domain: Debian's own xen-netfront pings and transfers, checksums and GSO on and off.
+draft="the upload of 2 MiB did not have its checksum once, and nobody knows yet why"
 limit=240
 
 back_cfg="driver_domain=1"
