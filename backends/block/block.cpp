@@ -15,7 +15,9 @@ ClassHalf backend_half() {
         .serve = backend::Worker::serve,
         .policy =
             [] {
-                WorkerPolicy policy{.system_calls = {SYS_fallocate}, .operations = {}};  // discard in a memory disk
+                WorkerPolicy policy{.system_calls = {SYS_fallocate},  // discard in a memory disk
+                                    .operations = {},
+                                    .spin = std::chrono::microseconds(50)};  // a wake-up costs more than a request
                 backend::allow_file_host(policy);
                 backend::allow_nbd_host(policy);
                 return policy;
