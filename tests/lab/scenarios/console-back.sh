@@ -1,5 +1,4 @@
 # Our console backend in an unprivileged driver domain: the guest's second console is Debian's own hvc_xen.
-draft="it was changed after xl refused its channel, and not run since"
 limit=150
 
 back_cfg="driver_domain=1"

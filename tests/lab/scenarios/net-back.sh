@@ -1,5 +1,4 @@
-# Our net backend in an unprivileged driver domain: Debian's own xen-netfront pings and transfers, checksums and GSO on and off.
-draft="the upload of 2 MiB did not have its checksum once, and nobody knows yet why"
+# Our net backend in an unprivileged driver domain: Debian's own xen-netfront pings and transfers, both ways with their checksums.
 limit=240
 
 back_cfg="driver_domain=1"
@@ -12,14 +11,12 @@ back() {
     ip link set br0 up
     dd if=/dev/urandom of=/tmp/blob bs=64k count=64 2>/dev/null
     httpd -p 7000 -h /tmp
-    (nc -l -p 7001 | md5sum | cut -c1-32 >/tmp/received) &
     publish blob "$(md5sum </tmp/blob | cut -c1-32)"
     caisson devd &
     publish state ready
     told look yes 200
     ip -s link show type tun
-    try 10 test -s /tmp/received
-    publish received "$(cat /tmp/received)"
+    publish received "$(wget -q -O - http://10.0.0.2:7000/up | md5sum | cut -c1-32)"
     publish state looked
 }
 
@@ -31,10 +28,9 @@ guest() {
     publish ping "$(ping -c 5 -i 0.2 -s 1400 10.0.0.1 | grep -o '[0-9]* packets received')"
     publish down "$(wget -q -O - http://10.0.0.1:7000/blob | md5sum | cut -c1-32)"
     publish queues "$(ls -d /sys/class/net/eth0/queues/tx-* | wc -l)"
-    # Towards the backend: what we send comes back as its checksum.
     dd if=/dev/urandom of=/tmp/up bs=64k count=32 2>/dev/null
     publish sent "$(md5sum </tmp/up | cut -c1-32)"
-    nc 10.0.0.1 7001 </tmp/up
+    httpd -p 7000 -h /tmp  # not nc: busybox's lets go before the last byte is out
     publish state done
 }
 
@@ -46,6 +42,6 @@ dom0() {
     same "answers to five pings of 1400 bytes" "$(value guest ping)" "5 packets received"
     same "4 MiB from the driver domain" "$(value guest down)" "$(value back blob)"
     tell back look yes
-    await back state looked 30
+    await back state looked 60
     same "2 MiB to the driver domain" "$(value back received)" "$(value guest sent)"
 }
