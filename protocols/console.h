@@ -40,8 +40,8 @@ inline constexpr std::size_t out_offset = 1024, out_bytes = 2048;  // frontend p
 inline constexpr std::size_t in_consumer = 3072, in_producer = 3076;
 inline constexpr std::size_t out_consumer = 3080, out_producer = 3084;
 
-// A hint to frontends that would rather not fill a ring that nobody empties (newer Linux drops its output meanwhile). Set by
-// whoever makes the page (disconnected) and by the backend; nothing of ours depends on it, whatever it says.
+// A hint to frontends that would rather not fill a ring that nobody empties (newer Linux drops its output meanwhile).
+// Set by whoever makes the page (disconnected) and by the backend; nothing of ours depends on it, whatever it says.
 inline constexpr std::size_t connection_offset = 3088;
 inline constexpr std::uint8_t connected = 0;  // so in a page of zeros: backends from before the byte existed
 inline constexpr std::uint8_t disconnected = 1;

@@ -4,12 +4,14 @@
 #pragma once
 
 #include <cerrno>
+#include <charconv>
 #include <compare>
 #include <concepts>
 #include <cstdint>
 #include <cstring>
 #include <expected>
 #include <functional>
+#include <optional>
 #include <string>
 #include <string_view>
 #include <type_traits>
@@ -107,6 +109,15 @@ T take(std::expected<T, Error>&& r) {
 template <std::unsigned_integral U>
 constexpr bool fits(std::type_identity_t<U> offset, std::type_identity_t<U> length, U limit) {
     return length <= limit && offset <= limit - length;
+}
+
+// Strict decimal: digits only, no sign, no space, in range.
+template <std::unsigned_integral U>
+std::optional<U> parse_decimal(std::string_view text) {
+    U value{};
+    const auto [end, error] = std::from_chars(text.data(), text.data() + text.size(), value);
+    if (text.empty() || error != std::errc{} || end != text.data() + text.size()) return std::nullopt;
+    return value;
 }
 
 // ---- Data nobody has looked at yet -------------------------------------------------------------------------------

@@ -6,7 +6,6 @@
 // Threads: one thread. libxenstore starts a reader thread of its own at the first watch.
 #pragma once
 
-#include <charconv>
 #include <functional>
 #include <memory>
 #include <optional>
@@ -73,15 +72,6 @@ class Store {
     std::uint32_t transaction_ = 0;
     bool lost_ = false;
 };
-
-// Strict decimal: digits only, no sign, no space, in range.
-template <std::unsigned_integral U>
-std::optional<U> parse_decimal(std::string_view text) {
-    U value{};
-    const auto [end, error] = std::from_chars(text.data(), text.data() + text.size(), value);
-    if (text.empty() || error != std::errc{} || end != text.data() + text.size()) return std::nullopt;
-    return value;
-}
 
 // One device's directory, its own or its peer's.
 class Directory {

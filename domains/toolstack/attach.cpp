@@ -4,6 +4,7 @@
 
 #include <algorithm>
 
+#include "protocols/block_names.h"
 #include "ring/log.h"
 
 namespace caisson::toolstack {
@@ -20,7 +21,7 @@ Result<std::vector<DeviceLink>> disks_of(Toolstack& toolstack, const ListedDomai
 
 // By any of its names: "xvda", "d0p0", "51712".
 Result<DeviceLink> disk(Toolstack& toolstack, const ListedDomain& domain, const std::string& vdev) {
-    const auto id = virtual_device(vdev);
+    const auto id = block::virtual_device(vdev);
     if (!id) return unsupported("", fmt::format("'{}' is no name like xvda, sda1, hda or d0p0", escaped(vdev)));
     const auto all = TRY(disks_of(toolstack, domain));
     std::string known;

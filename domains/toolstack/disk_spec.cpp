@@ -8,6 +8,7 @@
 
 #include "domains/toolstack/device_spec.h"
 #include "domains/toolstack/xlutil.h"
+#include "protocols/block_names.h"
 #include "ring/log.h"
 #include "ring/store.h"
 
@@ -15,7 +16,6 @@ namespace caisson::toolstack {
 namespace {
 
 constexpr std::size_t longest_spec = 4096;  // xenstore takes no longer value
-constexpr std::uint32_t most_disks = 1u << 20, most_partitions = 256;
 
 std::unexpected<Error> wrong(std::string text) { return unsupported("", std::move(text)); }
 
@@ -91,48 +91,7 @@ Status check_target(const Disk& disk) {
                     escaped(target), disk.backend == "0" ? "Domain-0" : disk.backend));
 }
 
-// ---- Names of virtual devices --------------------------------------------------------------------------------------
-
-std::optional<std::uint32_t> take_number(std::string_view& text) {
-    std::size_t digits = 0;
-    while (digits < text.size() && text[digits] >= '0' && text[digits] <= '9') ++digits;
-    const auto number = parse_decimal<std::uint32_t>(text.substr(0, digits));
-    text.remove_prefix(digits);
-    return number;
-}
-
-// "a" is 0, "z" 25, "aa" 26.
-std::optional<std::uint32_t> take_letters(std::string_view& text) {
-    std::uint32_t number = 0;
-    std::size_t letters = 0;
-    for (; letters < text.size() && text[letters] >= 'a' && text[letters] <= 'z'; ++letters) {
-        number = number * 26 + static_cast<std::uint32_t>(text[letters] - 'a') + 1;
-        if (number > most_disks) return std::nullopt;
-    }
-    text.remove_prefix(letters);
-    if (letters == 0) return std::nullopt;
-    return number - 1;
-}
-
-struct DiskAndPartition {
-    std::uint32_t disk = 0, partition = 0;
-};
-
-// What follows "xvd", "hd", "sd": letters, then perhaps a partition.
-std::optional<DiskAndPartition> lettered(std::string_view rest, std::uint32_t disks, std::uint32_t partitions) {
-    const auto disk = take_letters(rest);
-    const auto partition = rest.empty() ? std::optional<std::uint32_t>(0) : take_number(rest);
-    if (!disk || !partition || !rest.empty() || *disk >= disks || *partition >= partitions) return std::nullopt;
-    return DiskAndPartition{*disk, *partition};
-}
-
-std::uint32_t xen_disk(DiskAndPartition at) {
-    if (at.disk < 16 && at.partition < 16) return 202u << 8 | at.disk << 4 | at.partition;
-    return 1u << 28 | at.disk << 8 | at.partition;
-}
-
-// ---- caisson_disk
-// ----------------------------------------------------------------------------------------------------
+// ---- caisson_disk --------------------------------------------------------------------------------------------------
 
 Result<bool> flag(const std::string& key, const std::string& value) {
     if (value != "0" && value != "1") return wrong(fmt::format("{}: '{}' is neither 0 nor 1", key, escaped(value)));
@@ -178,33 +137,6 @@ Status set(Disk& disk, const std::string& key, const std::string& value) {
 
 }  // namespace
 
-std::optional<std::uint32_t> virtual_device(std::string_view vdev) {
-    const std::string_view all = vdev;
-    if (vdev.starts_with("xvd")) {
-        const auto at = lettered(vdev.substr(3), most_disks, most_partitions);
-        return at ? std::optional(xen_disk(*at)) : std::nullopt;
-    }
-    if (vdev.starts_with("hd")) {
-        const auto at = lettered(vdev.substr(2), 4, 64);
-        return at ? std::optional((at->disk < 2 ? 3u : 22u) << 8 | (at->disk & 1) << 6 | at->partition) : std::nullopt;
-    }
-    if (vdev.starts_with("sd")) {
-        const auto at = lettered(vdev.substr(2), 16, 16);
-        return at ? std::optional(8u << 8 | at->disk << 4 | at->partition) : std::nullopt;
-    }
-    if (vdev.starts_with('d')) {
-        vdev.remove_prefix(1);
-        const auto disk = take_number(vdev);
-        if (!disk || !vdev.starts_with('p')) return std::nullopt;
-        vdev.remove_prefix(1);
-        const auto partition = take_number(vdev);
-        if (!partition || !vdev.empty() || *disk >= most_disks || *partition >= most_partitions) return std::nullopt;
-        return xen_disk({*disk, *partition});
-    }
-    const auto number = parse_decimal<std::uint32_t>(all);
-    return number && *number <= INT32_MAX ? number : std::nullopt;
-}
-
 Result<Disk> parse_disk(std::string_view spec) {
     if (spec.size() > longest_spec) return wrong(fmt::format("{} bytes, at most {}", spec.size(), longest_spec));
     if (!printable(spec)) return wrong("holds a control character");
@@ -216,7 +148,7 @@ Result<Disk> parse_disk(std::string_view spec) {
     if (const std::string name = ParsedDisk::text(found.backend_domname); !name.empty()) disk.backend = name;
     if (!domain_name_valid(disk.backend) && !parse_decimal<std::uint16_t>(disk.backend))
         return wrong(fmt::format("backend: '{}' is neither a domain's name nor an id", escaped(disk.backend)));
-    const auto id = virtual_device(disk.vdev);
+    const auto id = block::virtual_device(disk.vdev);
     if (!id) return wrong(fmt::format("vdev: '{}' is no name like xvda, sda1, hda or d0p0", escaped(disk.vdev)));
     disk.id = *id;
     switch (found.backend) {
@@ -244,8 +176,9 @@ Status refine_disk(std::vector<Disk>& disks, std::string_view spec) {
     std::string vdev;
     for (const auto& [key, value] : pairs)
         if (key == "vdev") vdev = value;
+    const auto id = block::virtual_device(vdev);
     for (Disk& disk : disks) {
-        if (disk.id != virtual_device(vdev)) continue;
+        if (disk.id != id) continue;
         for (const auto& [key, value] : pairs) TRY(set(disk, key, value));
         return {};
     }

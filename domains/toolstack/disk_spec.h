@@ -39,7 +39,4 @@ Result<Disk> parse_disk(std::string_view spec);
 // An entry of caisson_disk=[...]: VDEV and the rest, put into the disk that it names.
 Status refine_disk(std::vector<Disk>& disks, std::string_view spec);
 
-// xvda, xvda1, hdc, sda3, d0p1, or a number: xen-vbd-interface(7). Absent: no such name.
-std::optional<std::uint32_t> virtual_device(std::string_view vdev);
-
 }  // namespace caisson::toolstack

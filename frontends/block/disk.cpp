@@ -93,7 +93,7 @@ class Disk::Impl final : public EndpointHost {
 
     // One queue on the loop.
     struct Bell final : Polled {
-        Bell(Impl& disk, unsigned number) : disk(disk), queue(number) {}
+        Bell(Impl& owner, unsigned number) : disk(owner), queue(number) {}
         bool poll() override { return disk.poll_queue(queue); }
         bool arm() override { return disk.arm_queue(queue); }
         Impl& disk;

@@ -39,16 +39,13 @@
 #include <string_view>
 
 #include "protocols/block_commands.h"
+#include "protocols/block_names.h"
 #include "ring/fd.h"
 #include "ring/hypervisor.h"
 #include "ring/loop.h"
 #include "ring/store.h"
 
 namespace caisson::block {
-
-// "xvda" is device 51712, as xen's docs/man/xen-vbd-interface.7 has it: xvd*, sd* and hd* with a partition or without,
-// dN and dNpM; or a number. Nothing: no such name.
-std::optional<DeviceId> device_named(std::string_view name);
 
 class Disk {
   public:
@@ -160,7 +157,7 @@ class Disk {
 };
 
 // A disk of the domain that this program runs in, with everything that it needs: the hypervisor's socket is
-// $CAISSON_HYPERVISOR, else /run/caisson/hypervisor; xenstore is where libxenstore finds it. `name`: as device_named().
+// ring/port.h's to find; xenstore is where libxenstore finds it. `name`: as device_named().
 // The controller of the domain's frontends leaves a device alone that has the node `claimed` in its directory
 // (caisson_disk=["vdev=xvda,claimed=1"] in the cfg file). Without it: EBUSY when somebody serves the disk already, else
 // this writes it. EBUSY, too, while another program has the disk open.

@@ -8,39 +8,11 @@
 #include "protocols/xenbus.h"
 #include "ring/endpoint.h"
 #include "ring/fd.h"
-#include "ring/local/port.h"
-#include "ring/xen/port.h"
+#include "ring/port.h"
 
 namespace caisson::block {
 
 namespace {
-
-// docs/man/xen-vbd-interface.7
-constexpr std::uint32_t xvd_major = 202, sd_major = 8, extended = 1u << 28;
-constexpr std::uint32_t ide_majors[] = {3, 22};
-
-std::optional<DeviceId> xvd(std::uint32_t disk, std::uint32_t partition) {
-    if (disk < 16 && partition < 16) return DeviceId(xvd_major << 8 | disk << 4 | partition);
-    if (disk < (1u << 20) && partition < 256) return DeviceId(extended | disk << 8 | partition);
-    return std::nullopt;
-}
-
-// "a" to "zz..." as 0 ...; takes the letters off.
-std::optional<std::uint32_t> letters(std::string_view& text) {
-    std::uint32_t value = 0;
-    std::size_t used = 0;
-    for (; used < text.size() && text[used] >= 'a' && text[used] <= 'z'; ++used) {
-        if (used == 4) return std::nullopt;
-        value = value * 26 + static_cast<std::uint32_t>(text[used] - 'a') + 1;
-    }
-    text.remove_prefix(used);
-    if (used == 0) return std::nullopt;
-    return value - 1;
-}
-
-std::optional<std::uint32_t> partition_of(std::string_view text) {
-    return text.empty() ? std::optional(0u) : parse_decimal<std::uint32_t>(text);
-}
 
 // Two data paths of one device would take each other's rings away. The name is the domain's (abstract names belong to
 // its network) and goes with the program, however it ends.
@@ -73,38 +45,12 @@ Status claim(Store& store, DeviceId device, std::string_view name) {
 
 }  // namespace
 
-std::optional<DeviceId> device_named(std::string_view name) {
-    if (const auto number = parse_decimal<std::uint32_t>(name)) return DeviceId(*number);
-    const bool virtual_disk = name.starts_with("xvd"), scsi = name.starts_with("sd"), ide = name.starts_with("hd");
-    if (virtual_disk || scsi || ide) {
-        name.remove_prefix(virtual_disk ? 3 : 2);
-        const auto disk = letters(name);
-        const auto partition = partition_of(name);
-        if (!disk || !partition) return std::nullopt;
-        if (virtual_disk) return xvd(*disk, *partition);
-        if (scsi && *disk < 16 && *partition < 16) return DeviceId(sd_major << 8 | *disk << 4 | *partition);
-        if (ide && *disk < 4 && *partition < 64)
-            return DeviceId(ide_majors[*disk / 2] << 8 | *disk % 2 << 6 | *partition);
-        return std::nullopt;
-    }
-    if (!name.starts_with("d")) return std::nullopt;
-    name.remove_prefix(1);
-    const std::size_t p = name.find('p');
-    const auto disk = parse_decimal<std::uint32_t>(name.substr(0, p));
-    const auto partition = p == name.npos ? std::optional(0u) : parse_decimal<std::uint32_t>(name.substr(p + 1));
-    return disk && partition ? xvd(*disk, *partition) : std::nullopt;
-}
-
 Result<OpenDisk> open_disk(std::string_view name, Disk::Options options) {
     const auto device = device_named(name);
     if (!device) return host_fault(EINVAL, "no disk is called", std::string(name));
     options.device = *device;
-    const char* named = std::getenv("CAISSON_HYPERVISOR");
-    const std::string socket = named != nullptr && *named != '\0' ? named : "/run/caisson/hypervisor";
     OpenDisk opened;
-    auto port = local::open(socket);
-    if (!port && xen::present()) port = xen::open();
-    opened.hypervisor = TRY(std::move(port));
+    opened.hypervisor = TRY(open_hypervisor(find_hypervisor()));
     const char* xenstored = std::getenv("XENSTORED_PATH");
     opened.store = std::make_unique<Store>(TRY(Store::open(xenstored != nullptr ? xenstored : "")));
     opened.loop = TRY(Loop::make());

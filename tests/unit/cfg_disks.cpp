@@ -2,9 +2,11 @@
 #include <catch2/catch.hpp>
 
 #include "domains/toolstack/disk_spec.h"
+#include "protocols/block_names.h"
 
 using namespace caisson;
 using namespace caisson::toolstack;
+using caisson::block::virtual_device;
 
 namespace {
 std::string complaint(std::string_view spec) {
