@@ -88,10 +88,7 @@ Result<bool> Worker::arm(Queue& queue) {
 }
 
 void Worker::break_off(const Error& error) {
-    if (fault_) return;
-    fault_ = error;
-    disk_.context.stats.broken.add(1);
-    disk_.context.log.peer(error);
+    if (!fault_.note(disk_.context, error)) return;
     for (auto& one : queues_) one->queue->give_up();
 }
 

@@ -7,6 +7,7 @@
 
 #include "backends/block/hosts.h"
 #include "backends/block/queue.h"
+#include "ring/device_fault.h"
 
 namespace caisson::block::backend {
 
@@ -54,32 +55,17 @@ class Worker final : public DeviceWorker, Completions {
     void done(Tag tag, int error) override { queues_[Queue::queue_of(tag)]->queue->done(Queue::own_part(tag), error); }
 
     template <class Work>
-    bool turn(Work&& work);
+    bool turn(Work&& work) {
+        return fault_.turn(disk_.context, std::forward<Work>(work), [this](const Error& error) { break_off(error); });
+    }
     Result<bool> arm(Queue& queue);
     void break_off(const Error& error);
 
     Disk disk_;
     std::vector<std::unique_ptr<Served>> queues_;
-    std::optional<Error> fault_;  // found; no ring is touched from then on
-    bool reported_ = false;
+    DeviceFault fault_;
     Loop::Handle rate_timer_, ready_timer_;
     Loop::Clock::duration ready_pause_ = std::chrono::microseconds(100);
 };
-
-// Does some work unless the device is broken. The one place where a fault is reported.
-template <class Work>
-bool Worker::turn(Work&& work) {
-    if (!fault_) {
-        const Result<bool> progress = work();
-        if (progress && !fault_) return *progress;
-        if (!progress) break_off(progress.error());
-    }
-    if (!std::exchange(reported_, true)) {
-        const auto broken = disk_.context.broken;  // may end this object's life: nothing is touched after it
-        const Error error = *fault_;
-        broken(error);
-    }
-    return false;
-}
 
 }  // namespace caisson::block::backend

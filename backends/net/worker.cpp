@@ -143,10 +143,7 @@ void Worker::ring(Queue& queue) {
 }
 
 void Worker::break_off(const Error& error) {
-    if (fault_) return;
-    fault_ = error;
-    vif_.context.stats.broken.add(1);
-    vif_.context.log.peer(error);
+    if (!fault_.note(vif_.context, error)) return;
     for (auto& queue : queues_) queue->readable.reset();
     stall_timer_.reset();
 }

@@ -4,6 +4,7 @@
 #include "backends/net/control_ring.h"
 #include "backends/net/receive.h"
 #include "backends/net/transmit.h"
+#include "ring/device_fault.h"
 
 namespace caisson::net::backend {
 
@@ -59,7 +60,9 @@ class Worker final : public DeviceWorker, PacketSink {
     bool deliver(const Frame& frame) override;
 
     template <class Work>
-    bool turn(Work&& work);
+    bool turn(Work&& work) {
+        return fault_.turn(vif_.context, std::forward<Work>(work), [this](const Error& error) { break_off(error); });
+    }
     Result<bool> poll_queue(Queue& queue);
     Result<bool> poll_control(Control& control);
     Result<bool> arm_queue(Queue& queue);
@@ -74,25 +77,9 @@ class Worker final : public DeviceWorker, PacketSink {
     Vif vif_;
     std::vector<std::unique_ptr<Queue>> queues_;
     std::unique_ptr<Control> control_;
-    std::optional<Error> fault_;  // found; no ring is touched from then on
-    bool reported_ = false, carrier_ = true;
+    DeviceFault fault_;
+    bool carrier_ = true;
     Loop::Handle rate_timer_, refill_timer_, stall_timer_;
 };
-
-// Does some work unless the device is broken. The one place where a fault is reported.
-template <class Work>
-bool Worker::turn(Work&& work) {
-    if (!fault_) {
-        const Result<bool> progress = work();
-        if (progress && !fault_) return *progress;
-        if (!progress) break_off(progress.error());
-    }
-    if (!std::exchange(reported_, true)) {
-        const auto broken = vif_.context.broken;  // may end this object's life: nothing is touched after it
-        const Error error = *fault_;
-        broken(error);
-    }
-    return false;
-}
 
 }  // namespace caisson::net::backend
