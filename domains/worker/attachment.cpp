@@ -34,15 +34,19 @@ Error error_of(std::span<const std::byte> bytes) {
             .detail = std::string(reinterpret_cast<const char*>(text.data()), text.size())};
 }
 
+AttachBody body_of(const Attachment& attachment, bool successor) {
+    return {.journal_bytes = attachment.handover.journal_bytes,
+            .id = attachment.address.id.raw,
+            .role = static_cast<std::uint32_t>(attachment.address.role),
+            .frontend = attachment.address.frontend.raw,
+            .backend = attachment.address.backend.raw,
+            .successor = successor,
+            .device_class = class_bytes(attachment.address.device_class)};
+}
+
 Status send_attach(Mailbox& mailbox, std::uint32_t device, const Attachment& attachment, bool successor) {
     const std::vector<Fd> fds = TRY(attachment.handover.copies());
-    const AttachBody body{.journal_bytes = attachment.handover.journal_bytes,
-                          .id = attachment.address.id.raw,
-                          .role = static_cast<std::uint32_t>(attachment.address.role),
-                          .frontend = attachment.address.frontend.raw,
-                          .backend = attachment.address.backend.raw,
-                          .successor = successor,
-                          .device_class = class_bytes(attachment.address.device_class)};
+    const AttachBody body = body_of(attachment, successor);
     const auto handover = attachment.handover.bytes();
     std::vector<std::byte> bytes(sizeof body + handover.size());
     std::memcpy(bytes.data(), &body, sizeof body);

@@ -53,6 +53,8 @@ std::vector<std::byte> bytes_of(const Error& error);
 // From a worker that may have been taken over: whatever came becomes an Error with bounded text.
 Error error_of(std::span<const std::byte> bytes);
 
+AttachBody body_of(const Attachment& attachment, bool successor);
+
 // Fails when a descriptor that each worker gets anew cannot be made.
 Status send_attach(Mailbox& mailbox, std::uint32_t device, const Attachment& attachment, bool successor);
 

@@ -7,21 +7,11 @@ namespace caisson {
 namespace {
 
 Result<ReceivedAttachment> copy_of(const Attachment& attachment, bool successor) {
-    std::vector<Fd> descriptors = TRY(attachment.handover.copies());
-    const auto bytes = attachment.handover.bytes();
-    const AttachBody body{.journal_bytes = attachment.handover.journal_bytes,
-                          .id = attachment.address.id.raw,
-                          .role = static_cast<std::uint32_t>(attachment.address.role),
-                          .frontend = attachment.address.frontend.raw,
-                          .backend = attachment.address.backend.raw,
-                          .successor = successor,
-                          .device_class = class_bytes(attachment.address.device_class)};
-    return ReceivedAttachment{
-        .body = body,
-        .statistics = TRY(attachment.statistics.duplicate()),
-        .hypervisor = TRY(attachment.hypervisor.duplicate()),
-        .journal = attachment.journal ? TRY(attachment.journal.duplicate()) : Fd(),
-        .reader = HandoverReader(std::vector<std::byte>(bytes.begin(), bytes.end()), std::move(descriptors))};
+    return ReceivedAttachment{.body = body_of(attachment, successor),
+                              .statistics = TRY(attachment.statistics.duplicate()),
+                              .hypervisor = TRY(attachment.hypervisor.duplicate()),
+                              .journal = attachment.journal ? TRY(attachment.journal.duplicate()) : Fd(),
+                              .reader = TRY(attachment.handover.reader())};
 }
 
 class InlineWorkers final : public Workers {
