@@ -87,15 +87,9 @@ void Endpoint::look() {
         if (failed_at_ && *failed_at_ == seen->peer && !seen->leave) return;
         failed_at_.reset();
         if (seen->leave) leave();
-        Step step = address_.role == Role::backend ? backend_step(mine_, seen->peer) : frontend_step(mine_, seen->peer);
-        // The successor of a dead controller on a live device asks the frontend nothing: InitWait would send it away
-        // while we take its rings over, and it could be back with others before we see that it went.
-        const bool first_look = mine_ == XenbusState::unknown || mine_ == XenbusState::initialising;
-        const bool live = shown_ == XenbusState::connected && seen->peer == XenbusState::connected;
-        if (address_.role == Role::backend && first_look && live) step.show = XenbusState::connected;
-        // The peer has let go of what could not be continued: it is asked to begin anew.
-        if (mine_ == XenbusState::closing && seen->peer == XenbusState::closed && std::exchange(invite_, false))
-            step = {Do::offer, XenbusState::closed, XenbusState::init_wait};
+        const Step step = address_.role == Role::backend
+                              ? backend_step(mine_, seen->peer, {.shown = shown_, .invites = invite_})
+                              : frontend_step(mine_, seen->peer);
         if (!take(step)) {
             if (mine_ == XenbusState::connected && seen->peer == XenbusState::connected && !announced_) {
                 announced_ = true;
@@ -124,7 +118,6 @@ bool Endpoint::take(const Step& step) {
             break;
         case Do::offer:
             host_.timer(std::nullopt);
-            invite_ = false;
             if (!offer()) return true;
             mine_ = step.next;
             show(step.show);
@@ -142,6 +135,7 @@ bool Endpoint::take(const Step& step) {
 // ---- Connecting ---------------------------------------------------------------------------------------------------
 
 bool Endpoint::offer() {
+    invite_ = false;
     auto lent = context();
     const Status offered = control_->offer(lent);
     if (!offered) close(offered.error());

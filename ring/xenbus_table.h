@@ -25,9 +25,15 @@ struct Step {
     bool operator==(const Step&) const = default;
 };
 
+// What a backend knows beside the two states.
+struct BackendPast {
+    XenbusState shown = XenbusState::unknown;  // what the store says of us: a dead predecessor's word, at first
+    bool invites = false;                      // the frontend's rings cannot be continued: it has to begin anew
+};
+
 // We are a backend in `mine`, the frontend shows `peer`. `mine` is initialised from connect until a worker serves the
-// device: the store still says InitWait then.
-constexpr Step backend_step(XenbusState mine, XenbusState peer) {
+// device: the store still says InitWait then, or Connected where a predecessor had got so far.
+constexpr Step backend_step(XenbusState mine, XenbusState peer, BackendPast past = {}) {
     using enum XenbusState;
     const Step stay{Do::nothing, mine, mine};
     switch (mine) {
@@ -36,6 +42,9 @@ constexpr Step backend_step(XenbusState mine, XenbusState peer) {
             if (peer == closing) return {Do::nothing, closing};
             // InitWait invites a frontend that our predecessor sent away, and (closed, closed) below keeps it there.
             if (peer == closed) return {Do::offer, closed, init_wait};
+            // A live device is asked nothing: InitWait would send the frontend away while we take its rings over, and
+            // it could be back with others before we see that it went.
+            if (peer == connected && past.shown == connected) return {Do::offer, init_wait, connected};
             return {Do::offer, init_wait};
         case init_wait:
             if (peer == initialised || peer == connected) return {Do::connect, initialised, init_wait};
@@ -53,6 +62,7 @@ constexpr Step backend_step(XenbusState mine, XenbusState peer) {
             if (peer == closed || peer == unknown) return {Do::disconnect, closed};
             return stay;
         case closing:  // ours or its wish; a broken device stays here until the peer itself lets go
+            if (peer == closed && past.invites) return {Do::offer, closed, init_wait};
             if (peer == closed || peer == unknown) return {Do::disconnect, closed};
             if (peer == initialising) return {Do::restart, init_wait};
             return stay;

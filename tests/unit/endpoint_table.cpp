@@ -10,7 +10,8 @@ using enum XenbusState;
 namespace {
 
 using Table = Step (*)(XenbusState, XenbusState);
-constexpr Table tables[] = {backend_step, frontend_step};
+constexpr Table backend = [](XenbusState mine, XenbusState peer) { return backend_step(mine, peer); };
+constexpr Table tables[] = {backend, frontend_step};
 
 bool serving(XenbusState mine) {
     return mine == initialised || mine == connected || mine == reconfiguring || mine == reconfigured;
@@ -21,7 +22,7 @@ void each_pair(Check&& check) {
     for (const Table table : tables)
         for (const XenbusState mine : all_xenbus_states)
             for (const XenbusState peer : all_xenbus_states) {
-                INFO((table == backend_step ? "backend " : "frontend ") << name(mine) << " sees " << name(peer));
+                INFO((table == backend ? "backend " : "frontend ") << name(mine) << " sees " << name(peer));
                 check(table, mine, peer, table(mine, peer));
             }
 }
@@ -32,7 +33,7 @@ XenbusState rest(Table table, XenbusState mine, XenbusState peer) {
         const Step step = table(mine, peer);
         if (step.action == Do::nothing && step.next == mine) return mine;
         mine = step.next;
-        if (step.action == Do::connect && table == backend_step) mine = connected;
+        if (step.action == Do::connect && table == backend) mine = connected;
     }
     return unknown;  // never at rest
 }
@@ -55,7 +56,7 @@ TEST_CASE("a peer that is gone or says goodbye is never served") {
 TEST_CASE("rings are taken only from a peer that published them, and only after our offer") {
     each_pair([](Table table, XenbusState mine, XenbusState peer, Step step) {
         if (step.action != Do::connect) return;
-        if (table == backend_step) {
+        if (table == backend) {
             CHECK(mine == init_wait);
             CHECK((peer == initialised || peer == connected));
         } else {
@@ -121,16 +122,30 @@ TEST_CASE("a frontend that jumps straight to Closed is answered with Closed") {
 
 TEST_CASE("a frontend that jumps from Closed to Initialised is offered to and then connected") {
     CHECK(backend_step(closed, initialised).action == Do::offer);
-    CHECK(rest(backend_step, closed, initialised) == connected);
-    CHECK(rest(backend_step, closed, connected) == connected);
+    CHECK(rest(backend, closed, initialised) == connected);
+    CHECK(rest(backend, closed, connected) == connected);
 }
 
 TEST_CASE("the successor of a dead controller takes a live connection over") {
-    CHECK(rest(backend_step, unknown, connected) == connected);
+    CHECK(rest(backend, unknown, connected) == connected);
     // A frontend that was sent away is invited, and not at once sent away again.
     CHECK(backend_step(unknown, closed) == Step{Do::offer, closed, init_wait});
-    CHECK(rest(backend_step, unknown, closed) == closed);
+    CHECK(rest(backend, unknown, closed) == closed);
     CHECK(frontend_step(closed, init_wait).action == Do::offer);
+}
+
+TEST_CASE("on a live device the successor of a dead controller shows InitWait to nobody") {
+    for (const XenbusState mine : {unknown, initialising}) {
+        CHECK(backend_step(mine, connected, {.shown = connected}) == Step{Do::offer, init_wait, connected});
+        CHECK(backend_step(mine, connected, {.shown = init_wait}) == Step{Do::offer, init_wait, init_wait});
+        CHECK(backend_step(mine, initialising, {.shown = connected}) == Step{Do::offer, init_wait, init_wait});
+    }
+}
+
+TEST_CASE("a frontend whose rings cannot be continued is invited again once it has let go") {
+    CHECK(backend_step(closing, closed, {.invites = true}) == Step{Do::offer, closed, init_wait});
+    CHECK(backend_step(closing, connected, {.invites = true}) == Step{Do::nothing, closing, closing});
+    CHECK(backend_step(closing, closed) == Step{Do::disconnect, closed, closed});
 }
 
 TEST_CASE("a device that we closed stays closed until the peer itself lets go") {
