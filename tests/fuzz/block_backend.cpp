@@ -5,6 +5,7 @@
 #include <map>
 #include <vector>
 
+#include "tests/fuzz/input.h"
 #include "tests/support/block_backend_alone.h"
 
 using namespace caisson;
@@ -12,27 +13,6 @@ using namespace caisson::test;
 namespace op = block::operation;
 
 namespace {
-
-class Input {
-  public:
-    Input(const std::uint8_t* data, std::size_t size) : data_(data), left_(size) {}
-    bool empty() const { return left_ == 0; }
-    std::uint8_t byte() {
-        if (left_ == 0) return 0;
-        --left_;
-        return *data_++;
-    }
-    template <class T>
-    T value() {
-        T out{};
-        for (std::byte& byte_of : std::as_writable_bytes(std::span(&out, 1))) byte_of = std::byte{byte()};
-        return out;
-    }
-
-  private:
-    const std::uint8_t* data_;
-    std::size_t left_;
-};
 
 template <class Abi>
 struct Play {

@@ -4,6 +4,7 @@
 #include <cstdint>
 #include <cstdlib>
 
+#include "tests/fuzz/input.h"
 #include "tests/support/block_frontend_alone.h"
 
 using namespace caisson;
@@ -11,19 +12,6 @@ using namespace caisson::test;
 using block::Operation;
 
 namespace {
-
-class Input {
-  public:
-    Input(const std::uint8_t* data, std::size_t size) : data_(data), size_(size) {}
-    bool more() const { return at_ < size_; }
-    std::uint8_t byte() { return more() ? data_[at_++] : std::uint8_t{0}; }
-    std::uint16_t word() { return static_cast<std::uint16_t>(byte() | byte() << 8); }
-    std::uint32_t number() { return word() | static_cast<std::uint32_t>(word()) << 16; }
-
-  private:
-    const std::uint8_t* data_;
-    std::size_t size_, at_ = 0;
-};
 
 struct Played {
     BlockFrontendAlone& front;
@@ -133,7 +121,7 @@ extern "C" int LLVMFuzzerTestOneInput(const std::uint8_t* data, std::size_t size
     BlockFrontendAlone front(options);
     front.open();
     Played played{front, {}};
-    for (unsigned actions = 0; in.more() && actions < 100; ++actions) {
+    for (unsigned actions = 0; !in.empty() && actions < 100; ++actions) {
         one_action(played, in);
         if (actions % 3 != 2 || front.broken()) continue;
         front.poll();

@@ -3,33 +3,13 @@
 #include <cstdlib>
 #include <vector>
 
+#include "tests/fuzz/input.h"
 #include "tests/support/net_backend_alone.h"
 
 using namespace caisson;
 using namespace caisson::test;
 
 namespace {
-
-class Input {
-  public:
-    Input(const std::uint8_t* data, std::size_t size) : data_(data), left_(size) {}
-    bool empty() const { return left_ == 0; }
-    std::uint8_t byte() {
-        if (left_ == 0) return 0;
-        --left_;
-        return *data_++;
-    }
-    template <class T>
-    T value() {
-        T out{};
-        for (std::byte& byte_of : std::as_writable_bytes(std::span(&out, 1))) byte_of = std::byte{byte()};
-        return out;
-    }
-
-  private:
-    const std::uint8_t* data_;
-    std::size_t left_;
-};
 
 struct Play {
     Play(Input& bytes, BackendOptions options, bool direct)

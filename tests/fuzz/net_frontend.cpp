@@ -3,25 +3,13 @@
 #include <cstdint>
 #include <cstdlib>
 
+#include "tests/fuzz/input.h"
 #include "tests/support/net_frontend_alone.h"
 
 using namespace caisson;
 using namespace caisson::test;
 
 namespace {
-
-class Input {
-  public:
-    Input(const std::uint8_t* data, std::size_t size) : data_(data), size_(size) {}
-    bool more() const { return at_ < size_; }
-    std::uint8_t byte() { return more() ? data_[at_++] : std::uint8_t{0}; }
-    std::uint16_t word() { return static_cast<std::uint16_t>(byte() | byte() << 8); }
-    std::uint32_t number() { return word() | static_cast<std::uint32_t>(word()) << 16; }
-
-  private:
-    const std::uint8_t* data_;
-    std::size_t size_, at_ = 0;
-};
 
 void one_action(FrontendAlone& front, Input& in, std::vector<net::TxRequest>& taken) {
     auto& queue = front.queue();
@@ -94,7 +82,7 @@ extern "C" int LLVMFuzzerTestOneInput(const std::uint8_t* data, std::size_t size
     link.largest = link.peer.largest(1500);
     FrontendAlone front(link);
     std::vector<net::TxRequest> taken;
-    for (unsigned actions = 0; in.more() && actions < 400; ++actions) {
+    for (unsigned actions = 0; !in.empty() && actions < 400; ++actions) {
         one_action(front, in, taken);
         if (actions % 4 == 3) front.turns(1);
     }
