@@ -207,7 +207,7 @@ TEST_CASE("xsa_448 a packet of nothing but empty slots is refused") {
 }
 
 TEST_CASE("xsa_513 a slot beyond its page breaks the device and never reaches the next page") {
-    for (const auto [offset, size] : {std::pair{4000u, 97u}, {4095u, 60u}, {4096u, 60u}, {65535u, 60u}, {1u, 4096u}}) {
+    for (const auto& [offset, size] : {std::pair{4000u, 97u}, {4095u, 60u}, {4096u, 60u}, {65535u, 60u}, {1u, 4096u}}) {
         Guest guest;
         (void)guest.good();
         guest.ring().add(guest.slot(0, offset, size, 0, 1));
@@ -296,7 +296,7 @@ TEST_CASE("an endless chain of extras breaks the device") {
 }
 
 TEST_CASE("GSO of an impossible type or size breaks the device") {
-    for (const auto [type, size] : {std::pair<std::uint8_t, std::uint16_t>{3, 1448}, {1, 0}, {255, 1}}) {
+    for (const auto& [type, size] : {std::pair<std::uint8_t, std::uint16_t>{3, 1448}, {1, 0}, {255, 1}}) {
         Guest guest;
         (void)guest.good();
         guest.ring().add(guest.slot(0, 0, 60, net::tx_flag::extra_info, 1));
