@@ -12,7 +12,8 @@ FOLDERS = ["bin", "sbin", "usr/bin", "usr/sbin", "proc", "sys", "dev", "tmp", "r
            "var/lib/xen/dump", "var/log/xen"]
 XEN_MODULES = ["xenfs", "xen-privcmd", "xen-evtchn", "xen-gntdev", "xen-gntalloc"]
 DOM0_MODULES = ["virtio_pci", "9pnet_virtio", "9p", "xen-netback", "xen-blkback", "bridge", "loop"]
-DOMAIN_MODULES = ["xen-netfront", "xen-blkfront", "xen-netback", "bridge", "tun", "brd", "loop"]
+DOMAIN_MODULES = ["xen-netfront", "xen-blkfront", "xen-netback", "xen-blkback", "bridge", "tun", "brd", "loop", "ext4",
+                  "fuse"]
 XENSTORE = [f"xenstore-{word}" for word in ("read", "write", "ls", "list", "exists", "rm", "chmod", "watch")]
 
 
@@ -98,13 +99,13 @@ def dom0(packages, work):
     return work / "dom0.img"
 
 
-def domain(packages, work, programs):
+def domain(packages, work, programs, optional=("iperf3", "ethtool", "mke2fs", "fallocate")):
     image = Image(packages, work / "domain")
     for source in programs:
         image.program(source, f"usr/bin/{Path(source).name}", strip=True)
-    for optional in ("iperf3",):
-        if shutil.which(optional):
-            image.program(program(optional), f"usr/bin/{optional}")
+    for name in optional:
+        if shutil.which(name):
+            image.program(program(name), f"usr/bin/{name}")
     image.modules(XEN_MODULES + DOMAIN_MODULES)
     image.pack(work / "domain.img", "domain.sh")
     return work / "domain.img"

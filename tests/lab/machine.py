@@ -24,7 +24,8 @@ class Machine:
     Its folder has share/ (Dom0's /share) and serial.log.
     """
 
-    def __init__(self, folder, packages, dom0, domain, limits, patience):
+    def __init__(self, folder, packages, dom0, domain, limits, patience, memory_mib=2304):
+        self.memory_mib = memory_mib
         self.folder, self.packages, self.dom0, self.limits = folder, packages, dom0, limits
         self.patience = patience
         self.share = folder / "share"
@@ -36,7 +37,7 @@ class Machine:
         (self.share / "scenarios").write_text("".join(f"{name}\n" for name in limits))
 
     def command(self):
-        return [program("qemu-system-x86_64"), "-accel", "tcg,thread=multi", "-m", "2304", "-smp", "2", "-nographic",
+        return [program("qemu-system-x86_64"), "-accel", "tcg,thread=multi", "-m", str(self.memory_mib), "-smp", "2", "-nographic",
                 "-no-reboot", "-nic", "none", "-kernel", self.packages.xen,
                 "-append", "dom0_mem=640M,max:640M com1=115200,8n1 console=com1 gnttab_max_frames=256",
                 "-initrd", f"{self.packages.vmlinux} console=hvc0 quiet,{self.dom0}",

@@ -54,14 +54,26 @@ class Packages:
     vmlinux = property(lambda self: self.cache / "vmlinux")
     xen_programs = property(lambda self: self.root / "usr/lib/xen-4.17/bin")
 
+    def add(self, name):
+        """One more package, which not every run needs; the Skip of one that cannot be had is the caller's to tell."""
+        listed = self.cache / "packages.json"
+        names = json.loads(listed.read_text())
+        if name not in names:
+            self._extract([name])
+            listed.write_text(json.dumps(names + [name]))
+
     def _fetch(self):
         listed = self.cache / "packages.json"
         if listed.exists():
             return
         program("apt-get")
         names = PACKAGES + [self._kernel_package()]
-        debs = self.cache / "debs"
         shutil.rmtree(self.root, ignore_errors=True)
+        self._extract(names)
+        listed.write_text(json.dumps(names))
+
+    def _extract(self, names):
+        debs = self.cache / "debs"
         for folder in (debs, self.root):
             folder.mkdir(parents=True, exist_ok=True)
         for name in names:
@@ -70,7 +82,6 @@ class Packages:
                 run("apt-get", "-qq", "-o", "APT::Sandbox::User=root", "download", name, cwd=debs)
             run("dpkg-deb", "-x", next(debs.glob(f"{name}_*.deb")), self.root)
         shutil.rmtree(debs)
-        listed.write_text(json.dumps(names))
 
     @staticmethod
     def _kernel_package():

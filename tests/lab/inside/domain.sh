@@ -1,9 +1,19 @@
 #!/bin/busybox sh
 # PID 1 of a domain of the lab: runs the function of the scenario that has the domain's name.
 . /lab/common.sh
-boot
+[ -e /proc/self ] || boot  # not again on the root that switch_root came to
 word() { sed -n "s/.*$1=\([^ ]*\).*/\1/p" /proc/cmdline; }
 role=$(word role) scenario=$(word scenario) patience=$(word patience)
+
+# root=/dev/xvda: the rest happens on that disk, whose file system has what this initramfs has.
+disk=$(word root)
+if [ -n "$disk" ] && [ ! -e /on-disk ]; then
+    modprobe xen-blkfront max_ring_page_order=4 max_indirect_segments=256; modprobe ext4
+    mkdir /disk
+    try 60 mount -t ext4 "$disk" /disk || say "no root on $disk"
+    for folder in proc sys dev run tmp; do mount --move /$folder /disk/$folder; done
+    exec switch_root /disk /lab/domain.sh
+fi
 
 # ---- Words of a scenario, inside a domain ----
 

@@ -9,10 +9,11 @@ read -r patience </share/patience
 
 fail() { say "FAIL $*"; echo "$*" >"$out/verdict"; exit 1; }
 same() { [ "$2" = "$3" ] || fail "$1: '$2', not '$3'"; say "$1: $2"; }
-# start NAME: a domain with what NAME_cfg says, in which the function NAME runs.
+# start NAME: a domain with what NAME_cfg says, in which the function NAME runs; NAME_words are for its kernel's command line.
 start() {
-    { printf '%s\n' "name='$1'" "kernel='/run/vmlinux'" "ramdisk='/run/domain.img'" "vcpus=1" "memory=${memory:-224}" \
-        "extra='console=hvc0 quiet role=$1 scenario=$scenario patience=$patience'"
+    eval "words=\$${1}_words"
+    { printf '%s\n' "name='$1'" "kernel='/run/vmlinux'" "ramdisk='/run/domain.img'" "memory=${memory:-224}" \
+        "extra='console=hvc0 quiet role=$1 scenario=$scenario patience=$patience $words'"
       eval "printf '%s\n' \"\$${1}_cfg\""; } >"/run/$1.cfg"
     say "start $1"
     # libxl gives a backend ten seconds, whatever the machine: a busy one gets more tries.
@@ -30,6 +31,13 @@ id_of() { eval "echo \$id_$1"; }  # xl is slow under emulation: it is asked once
 value() { xenstore-read "/local/domain/$(id_of "$1")/data/$2" 2>/dev/null; }
 # tell NAME KEY VALUE: what the domain's told() waits for.
 tell() { xenstore-write "/local/domain/$(id_of "$1")/data/$2" "$3"; xenstore-chmod "/local/domain/$(id_of "$1")/data/$2" "n$(id_of "$1")"; }
+# measure NAME: the host asked for so many rounds of so many seconds (/share/measure).
+measure() {
+    read -r rounds seconds </share/measure
+    tell "$1" measure-rounds "$rounds"
+    tell "$1" measure-seconds "$seconds"
+    tell "$1" rounds go
+}
 # await NAME KEY VALUE SECONDS: until the domain has published it.
 await() {
     path=/local/domain/$(id_of "$1")/data i=$(($4 * 2 * patience))

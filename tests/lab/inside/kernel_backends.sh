@@ -1,0 +1,33 @@
+# Linux's own backends in a driver domain, sourced by a scenario's function: what `xl devd` and its hotplug scripts do, no more.
+
+# Runs for ever: a disk's target is a block device of this domain, a vif goes to the bridge that its configuration names.
+kernel_backends() {
+    modprobe xen-blkback; modprobe xen-netback; modprobe bridge
+    while sleep 1; do
+        for node in $(devices_of vbd); do
+            plugged "$node" && continue
+            disk=$(stat -c %t:%T "$(xenstore-read "$node/params")") && xenstore-write "$node/physical-device" "$disk" &&
+                xenstore-write "$node/hotplug-status" connected
+        done
+        for node in $(devices_of vif); do
+            plugged "$node" && continue
+            vif=vif$(echo "${node#backend/vif/}" | tr / .)
+            [ -d "/sys/class/net/$vif" ] || continue
+            ip link set "$vif" master "$(xenstore-read "$node/bridge")" up && xenstore-write "$node/hotplug-status" connected
+        done
+    done
+}
+devices_of() {
+    for front in $(xenstore-list "backend/$1" 2>/dev/null); do
+        for device in $(xenstore-list "backend/$1/$front"); do echo "backend/$1/$front/$device"; done
+    done
+}
+plugged() { xenstore-exists "$1/hotplug-status" 2>/dev/null; }
+
+# QEMU's backend of disks, for the first guest that has one: a QEMU looks after the disks of one guest. It complains of the
+# folders for older kinds of backends, which only Dom0 may make; a disk needs none of them.
+qemu_backends() {
+    try 300 xenstore-list backend/qdisk >/tmp/qdisk 2>/dev/null || return
+    xen-qemu-system-i386 -no-user-config -xen-domid "$(head -n 1 /tmp/qdisk)" -xen-attach -name driver -nographic -M xenpv \
+        -monitor /dev/null -serial /dev/null -parallel /dev/null </dev/null
+}
