@@ -51,11 +51,7 @@ FrontendWorker::~FrontendWorker() {
 // on taking, it gets the rest.
 void FrontendWorker::last_words() {
     for (unsigned answers = 0; answers < longest_farewell; ++answers) {
-        std::size_t printed = 0;
-        for (;;) {
-            const auto count = print();
-            if (!count || *count == 0) break;
-            printed += *count;
+        for (auto count = print(); count && *count > 0; count = print()) {
         }
         const auto room = port_.room();
         if (!room || *room > 0) return;  // the pty is empty, or the backend broke the rules
