@@ -58,7 +58,7 @@ class Loop {
     class Handle {
       public:
         Handle() = default;
-        Handle(Handle&& other) noexcept : impl_(other.impl_), id_(std::exchange(other.id_, 0)) {}
+        Handle(Handle&& other) noexcept : impl_(std::move(other.impl_)), id_(std::exchange(other.id_, 0)) {}
         Handle& operator=(Handle&& other) noexcept;
         ~Handle() { reset(); }
         void reset();
