@@ -5,6 +5,7 @@
 #include <fstream>
 
 #include "tests/support/block_backend_world.h"
+#include "tests/support/temporary.h"
 
 using namespace caisson;
 using namespace caisson::test;
@@ -107,16 +108,14 @@ TEST_CASE("keys that no frontend should write end its connect with an error, and
 }
 
 TEST_CASE("a disk that grows is announced after its worker knows: sectors, then state Connected once more") {
-    const std::string path = "/tmp/caisson-test-resize-" + std::to_string(::getpid());
-    Fd file(::open(path.c_str(), O_RDWR | O_CREAT | O_CLOEXEC, 0600));
-    REQUIRE(::ftruncate(file.get(), 1 << 20) == 0);
-    BlockBackendWorld world(path);
+    const TemporaryFile file(1 << 20);
+    BlockBackendWorld world(file.path());
     REQUIRE(world.offer());
     auto queue = world.queue("", 1, false);
     const auto handover = world.connect();
     REQUIRE(handover);
     auto serving = world.serve(*handover);
-    REQUIRE(::ftruncate(file.get(), 4 << 20) == 0);
+    file.resize(4 << 20);
     auto lent = world.context();
     const auto message = world.control->changed(lent);
     REQUIRE(message);
@@ -134,16 +133,13 @@ TEST_CASE("a disk that grows is announced after its worker knows: sectors, then 
     CHECK_FALSE(*third);
     serving.worker.reset();
     world.disconnect();
-    ::unlink(path.c_str());
 }
 
 TEST_CASE("xsa_258 what a guest wrote at the start of its disk makes no image of it: the file is the disk, as it is") {
-    const std::string path = "/tmp/caisson-test-raw-" + std::to_string(::getpid());
-    Fd file(::open(path.c_str(), O_RDWR | O_CREAT | O_CLOEXEC, 0600));
-    REQUIRE(::ftruncate(file.get(), 1 << 20) == 0);
+    const TemporaryFile file(1 << 20);
     for (const std::string_view magic : {"QFI\xfb", "conectix", "KDMV", "vhdxfile"}) {
-        REQUIRE(::pwrite(file.get(), magic.data(), magic.size(), 0) == static_cast<ssize_t>(magic.size()));
-        BlockBackendWorld world(path);
+        file.write(0, magic);
+        BlockBackendWorld world(file.path());
         REQUIRE(world.offer());
         auto queue = world.queue("", 1, false);
         REQUIRE(world.connect());
@@ -151,10 +147,9 @@ TEST_CASE("xsa_258 what a guest wrote at the start of its disk makes no image of
         world.disconnect();
     }
     for (const char* format : {"qcow2:", "vhd:", "qcow:", "vmdk:"}) {
-        BlockBackendWorld world(format + path);
+        BlockBackendWorld world(format + file.path());
         CHECK_FALSE(world.offer());
     }
-    ::unlink(path.c_str());
 }
 
 TEST_CASE("xsa_371 a guest that ends its grants or dies under load leaves the worker standing and nothing mapped") {

@@ -4,15 +4,15 @@
 #include <fstream>
 
 #include "domains/toolstack/keeper.h"
+#include "tests/support/temporary.h"
 
 using namespace caisson;
 using namespace caisson::toolstack;
 
 TEST_CASE("xsa_180_a_log_and_the_one_before_it_stay_within_their_limit") {
     constexpr std::uint64_t limit = 64 << 10;
-    std::string folder = (std::filesystem::temp_directory_path() / "caisson-log-XXXXXX").string();
-    REQUIRE(::mkdtemp(folder.data()) != nullptr);
-    const std::string path = folder + "/guest.log";
+    const test::TemporaryFolder folder;
+    const std::string path = folder / "guest.log";
     {
         auto log = BoundedLog::open(path, limit);
         REQUIRE(log);
@@ -26,7 +26,7 @@ TEST_CASE("xsa_180_a_log_and_the_one_before_it_stay_within_their_limit") {
         log->append(std::string(limit - 4, 'z'));
     }
     std::size_t files = 0;
-    for (const auto& entry : std::filesystem::directory_iterator(folder)) {
+    for (const auto& entry : std::filesystem::directory_iterator(folder.path())) {
         ++files;
         CHECK(entry.file_size() <= limit);
     }
@@ -34,15 +34,12 @@ TEST_CASE("xsa_180_a_log_and_the_one_before_it_stay_within_their_limit") {
     std::ifstream before(path + ".1");
     const std::string text{std::istreambuf_iterator<char>(before), {}};
     CHECK(text == "the end\n");
-    std::filesystem::remove_all(folder);
 }
 
 TEST_CASE("A log that somebody made a link is not written through it") {
-    std::string folder = (std::filesystem::temp_directory_path() / "caisson-log-XXXXXX").string();
-    REQUIRE(::mkdtemp(folder.data()) != nullptr);
-    std::ofstream(folder + "/victim") << "precious";
-    std::filesystem::create_symlink("victim", folder + "/guest.log");
-    CHECK_FALSE(BoundedLog::open(folder + "/guest.log", 4096));
-    CHECK(std::filesystem::file_size(folder + "/victim") == 8);
-    std::filesystem::remove_all(folder);
+    const test::TemporaryFolder folder;
+    std::ofstream(folder / "victim") << "precious";
+    std::filesystem::create_symlink("victim", folder / "guest.log");
+    CHECK_FALSE(BoundedLog::open(folder / "guest.log", 4096));
+    CHECK(std::filesystem::file_size(folder / "victim") == 8);
 }

@@ -4,26 +4,23 @@
 #include <unistd.h>
 
 #include <catch2/catch.hpp>
-#include <filesystem>
 #include <fstream>
 
 #include "domains/toolstack/traffic.h"
 #include "ring/stats.h"
+#include "tests/support/temporary.h"
 
 using namespace caisson;
 using namespace caisson::toolstack;
 
 namespace {
 
-struct Folder {
-    std::string path = "/tmp/caisson-stats-XXXXXX";
-    Folder() { REQUIRE(::mkdtemp(path.data()) != nullptr); }
-    ~Folder() { std::filesystem::remove_all(path); }
+struct Folder : test::TemporaryFolder {
     void put(const std::string& name, const void* bytes, std::size_t size) const {
-        std::ofstream(path + "/" + name, std::ios::binary)
+        std::ofstream(*this / name, std::ios::binary)
             .write(static_cast<const char*>(bytes), static_cast<std::streamsize>(size));
     }
-    std::vector<DeviceTraffic> read() const { return read_stats(Fd(::open(path.c_str(), O_RDONLY | O_DIRECTORY))); }
+    std::vector<DeviceTraffic> read() const { return read_stats(Fd(::open(path().c_str(), O_RDONLY | O_DIRECTORY))); }
 };
 
 // A page of a backend, counters and all; every file is written from one of its own.
@@ -66,10 +63,10 @@ TEST_CASE("What is no statistics page is left out: links, pipes, folders, short,
     stats.magic = stats_magic;
     stats.queues = 9;
     folder.put("queues", &stats, sizeof stats);
-    REQUIRE(::symlink("good", (folder.path + "/link").c_str()) == 0);
-    REQUIRE(::symlink("/etc/passwd", (folder.path + "/outside").c_str()) == 0);
-    REQUIRE(::mkfifo((folder.path + "/pipe").c_str(), 0600) == 0);  // must not block
-    REQUIRE(::mkdir((folder.path + "/folder").c_str(), 0700) == 0);
+    REQUIRE(::symlink("good", (folder / "link").c_str()) == 0);
+    REQUIRE(::symlink("/etc/passwd", (folder / "outside").c_str()) == 0);
+    REQUIRE(::mkfifo((folder / "pipe").c_str(), 0600) == 0);  // must not block
+    REQUIRE(::mkdir((folder / "folder").c_str(), 0700) == 0);
     CHECK(folder.read().size() == 1);
 }
 
@@ -92,6 +89,6 @@ TEST_CASE("Ten thousand files in the folder cost no more than 256") {
     Page stats;
     folder.put("first", &stats, sizeof stats);
     for (int i = 0; i < 10000; ++i)
-        REQUIRE(::link((folder.path + "/first").c_str(), (folder.path + "/" + std::to_string(i)).c_str()) == 0);
+        REQUIRE(::link((folder / "first").c_str(), (folder / std::to_string(i)).c_str()) == 0);
     CHECK(folder.read().size() <= 256);
 }

@@ -7,11 +7,11 @@
 
 #include <atomic>
 #include <catch2/catch.hpp>
-#include <filesystem>
 #include <random>
 
 #include "frontends/block/attachment_fuse.h"
 #include "tests/support/block_pair.h"
+#include "tests/support/temporary.h"
 
 using namespace caisson;
 using namespace caisson::test;
@@ -31,28 +31,17 @@ bool may_mount() {
 
 struct Mounted {
     explicit Mounted(bool processes)
-        : folder(make_folder()),
-          world({.nodes = {{"params", make_disk()}},
+        : world({.nodes = {{"params", disk.path()}},
                  .processes = processes,
                  .frontend = {.queues = 2, .ring_order = 1, .attachment = [this](ControlContext&) {
                                   return block::frontend::open_fuse(path());
                               }}}) {
         world.frontend_worker();
     }
-    ~Mounted() { std::filesystem::remove_all(folder + "-disk"); }
-    static std::string make_folder() {
-        std::string name = std::filesystem::temp_directory_path() / "caisson-fuse-XXXXXX";
-        if (::mkdtemp(name.data()) == nullptr) throw std::runtime_error("mkdtemp");
-        return name;
-    }
-    std::string make_disk() const {
-        const Fd file(::open((folder + "-disk").c_str(), O_CREAT | O_RDWR | O_CLOEXEC, 0600));
-        (void)!::ftruncate(file.get(), disk_bytes);
-        return folder + "-disk";
-    }
-    std::string path() const { return folder + "/xvda"; }
+    std::string path() const { return folder / "xvda"; }
 
-    std::string folder;
+    TemporaryFolder folder;
+    TemporaryFile disk{disk_bytes};
     BlockWorld world;
 };
 

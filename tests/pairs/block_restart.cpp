@@ -1,9 +1,9 @@
 // A backend that dies, comes back with less than before, or is another domain: nobody who uses the disk notices.
 #include <catch2/catch.hpp>
-#include <filesystem>
 #include <random>
 
 #include "tests/support/block_pair.h"
+#include "tests/support/temporary.h"
 
 using namespace caisson;
 using namespace caisson::test;
@@ -13,20 +13,6 @@ using block::Operation;
 namespace {
 
 constexpr std::uint64_t sector = 512;
-
-// A file of its own for a disk, so that the content outlives the backend.
-class DiskFile {
-  public:
-    explicit DiskFile(std::uint64_t bytes) : path_(std::filesystem::temp_directory_path() / "caisson-disk-XXXXXX") {
-        const Fd fd(::mkstemp(path_.data()));
-        std::filesystem::resize_file(path_, bytes);
-    }
-    ~DiskFile() { std::filesystem::remove(path_); }
-    const std::string& path() const { return path_; }
-
-  private:
-    std::string path_;
-};
 
 // Random writes, reads and flushes, checked sector by sector. Every sector says where it is and which version it holds,
 // so a lost write, a torn one and one in the wrong place are told apart. Ranges in flight never overlap.
@@ -141,7 +127,7 @@ void finish(BlockWorld& world, ShadowLoad& load) {
 }  // namespace
 
 TEST_CASE("A backend worker that is killed under load loses nothing and tears nothing") {
-    const DiskFile file(4 << 20);
+    const TemporaryFile file(4 << 20);
     BlockWorld world({.nodes = {{"params", file.path()}}, .processes = true});
     const auto disk = world.disk({.queues = 2, .ring_order = 0});
     ShadowLoad load(*disk, 8192, 1);
@@ -155,7 +141,7 @@ TEST_CASE("A backend worker that is killed under load loses nothing and tears no
 }
 
 TEST_CASE("A backend that starts anew finds everything unanswered issued again") {
-    const DiskFile file(4 << 20);
+    const TemporaryFile file(4 << 20);
     const bool processes = GENERATE(false, true);
     BlockWorld world({.nodes = {{"params", file.path()}}, .processes = processes});
     const auto disk = world.disk({.queues = 4, .ring_order = 1});
@@ -171,7 +157,7 @@ TEST_CASE("A backend that starts anew finds everything unanswered issued again")
 }
 
 TEST_CASE("A backend whose controller dies, too, finds everything unanswered issued again") {
-    const DiskFile file(4 << 20);
+    const TemporaryFile file(4 << 20);
     BlockWorld world({.nodes = {{"params", file.path()}}});
     const auto disk = world.disk({.queues = 2, .ring_order = 1});
     ShadowLoad load(*disk, 8192, 4);
@@ -186,7 +172,7 @@ TEST_CASE("A backend whose controller dies, too, finds everything unanswered iss
 }
 
 TEST_CASE("A controller that finds nothing in flight goes on with the rings, and the frontend does not notice") {
-    const DiskFile file(4 << 20);
+    const TemporaryFile file(4 << 20);
     BlockWorld world({.nodes = {{"params", file.path()}}});
     const auto disk = world.disk({.queues = 2, .ring_order = 1});
     ShadowLoad load(*disk, 8192, 5);
@@ -203,7 +189,7 @@ TEST_CASE("A controller that finds nothing in flight goes on with the rings, and
 }
 
 TEST_CASE("Another domain takes over as the backend, and unanswered writes go with their data") {
-    const DiskFile file(4 << 20);
+    const TemporaryFile file(4 << 20);
     BlockWorld world({.nodes = {{"params", file.path()}}});
     const auto disk = world.disk({.queues = 2});
     ShadowLoad load(*disk, 8192, 3);

@@ -11,6 +11,7 @@
 
 #include "frontends/block/attachment_fuse.h"
 #include "tests/support/block_pair.h"
+#include "tests/support/temporary.h"
 
 using namespace caisson;
 using namespace caisson::test;
@@ -18,26 +19,6 @@ using block::Disk;
 using block::Operation;
 
 namespace {
-
-class DiskFile {
-  public:
-    explicit DiskFile(std::uint64_t bytes) : path_(std::filesystem::temp_directory_path() / "caisson-shape-XXXXXX") {
-        const Fd fd(::mkstemp(path_.data()));
-        resize(bytes);
-    }
-    ~DiskFile() { std::filesystem::remove(path_); }
-    const std::string& path() const { return path_; }
-    void resize(std::uint64_t bytes) const { std::filesystem::resize_file(path_, bytes); }
-    std::vector<std::byte> read(std::uint64_t offset, std::size_t size) const {
-        const Fd file(::open(path_.c_str(), O_RDONLY | O_CLOEXEC));
-        std::vector<std::byte> bytes(size);
-        REQUIRE(::pread(file.get(), bytes.data(), size, static_cast<off_t>(offset)) == static_cast<ssize_t>(size));
-        return bytes;
-    }
-
-  private:
-    std::string path_;
-};
 
 int run(BlockWorld& world, Disk& disk, const Disk::Request& request) {
     std::optional<int> result;
@@ -65,7 +46,7 @@ void say_resized(BlockWorld& world, const std::string& word) {
 }  // namespace
 
 TEST_CASE("A disk that grows and shrinks while it is used has its new size at once, and nobody reconnects") {
-    const DiskFile file(1 << 20);
+    const TemporaryFile file(1 << 20);
     BlockWorld world({.nodes = {{"params", file.path()}}});
     const auto disk = world.disk();
     unsigned changes = 0;
@@ -95,7 +76,7 @@ TEST_CASE("The file of a disk that grows has its new size") {
         WARN("skipped: no /dev/fuse here, or no right to mount");
         return;
     }
-    const DiskFile file(1 << 20);
+    const TemporaryFile file(1 << 20);
     const std::string path = file.path() + "-xvda";
     BlockWorld world({.nodes = {{"params", file.path()}},
                       .processes = true,
@@ -121,7 +102,7 @@ TEST_CASE("The file of a disk that grows has its new size") {
 }
 
 TEST_CASE("Sectors of 4096 bytes: what does not lie on them is refused, everything else works, counted either way") {
-    const DiskFile file(4 << 20);
+    const TemporaryFile file(4 << 20);
     const bool blocks = GENERATE(false, true);
     BlockWorld world({.nodes = {{"params", file.path()},
                                 {"caisson-sector-size", "4096"},
@@ -150,7 +131,7 @@ TEST_CASE("Sectors of 4096 bytes: what does not lie on them is refused, everythi
 }
 
 TEST_CASE("A barrier writes what it brings, and one without data only orders") {
-    const DiskFile file(1 << 20);
+    const TemporaryFile file(1 << 20);
     BlockWorld world({.nodes = {{"params", file.path()}}});
     const auto disk = world.disk();
     REQUIRE(disk->geometry().barrier);
@@ -166,7 +147,7 @@ TEST_CASE("A barrier writes what it brings, and one without data only orders") {
 
 TEST_CASE(
     "A backend that comes back with fewer queues, a smaller ring and no indirect segments gets everything again") {
-    const DiskFile file(4 << 20);
+    const TemporaryFile file(4 << 20);
     BlockWorld world({.nodes = {{"params", file.path()}}});
     const auto disk = world.disk({.queues = 4, .ring_order = 2});
     REQUIRE(disk->queues() == 4);
@@ -203,7 +184,7 @@ TEST_CASE(
 }
 
 TEST_CASE("Only a connected backend's silence fails a request, and the disk goes on with the next one") {
-    const DiskFile file(1 << 20);
+    const TemporaryFile file(1 << 20);
     BlockWorld world({.nodes = {{"params", file.path()}}});
     const auto disk = world.disk({.patience = std::chrono::seconds(0)});
     std::vector<std::byte> bytes(4096);

@@ -15,14 +15,13 @@
 #include <thread>
 #include <vector>
 
+#include "tests/support/temporary.h"
+
 namespace caisson::test {
 
 // A server in the foreground, on a socket in a folder of its own.
 struct Nbdkit {
     explicit Nbdkit(std::vector<std::string> plugin) {
-        std::string name = "/tmp/caisson-nbd-XXXXXX";
-        folder = ::mkdtemp(name.data());
-        socket = folder + "/socket";
         std::vector<std::string> words{"nbdkit", "-f", "-U", socket};
         words.insert(words.end(), plugin.begin(), plugin.end());
         std::vector<char*> argv;
@@ -39,17 +38,15 @@ struct Nbdkit {
             std::this_thread::sleep_for(std::chrono::milliseconds(10));
         }
     }
-    ~Nbdkit() {
-        kill();
-        std::filesystem::remove_all(folder);
-    }
+    ~Nbdkit() { kill(); }
     void kill() {
         if (pid < 0) return;
         ::kill(pid, SIGKILL);
         ::waitpid(pid, nullptr, 0);
         pid = -1;
     }
-    std::string folder, socket;
+    TemporaryFolder folder;
+    std::string socket = folder / "socket";
     pid_t pid = -1;
 };
 

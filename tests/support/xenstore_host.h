@@ -2,18 +2,17 @@
 #pragma once
 
 #include <poll.h>
-#include <stdlib.h>
 #include <sys/eventfd.h>
 
 #include <atomic>
 #include <chrono>
-#include <filesystem>
 #include <map>
 #include <string>
 #include <thread>
 #include <vector>
 
 #include "domains/hypervisor/xenstore_socket.h"
+#include "tests/support/temporary.h"
 
 namespace caisson::hypervisor::testing {
 
@@ -23,8 +22,6 @@ class StoreHost {
     explicit StoreHost(
         std::vector<std::uint16_t> domains = {}, const std::function<void(Xenstored&)>& prepare = [](Xenstored&) {})
         : sockets_(store_, [this](int fd, bool readable, bool writable) { want(fd, readable, writable); }) {
-        char pattern[] = "/tmp/caisson-store-XXXXXX";
-        folder_ = ::mkdtemp(pattern);
         wake_ = Fd(::eventfd(0, EFD_CLOEXEC));
         prepare(store_);
         domains.push_back(0);
@@ -38,10 +35,9 @@ class StoreHost {
         stop_ = true;
         (void)!::write(wake_.get(), "\1\0\0\0\0\0\0\0", 8);
         thread_.join();
-        std::filesystem::remove_all(folder_);
     }
 
-    std::string path(std::uint16_t domain) const { return folder_ + "/" + std::to_string(domain); }
+    std::string path(std::uint16_t domain) const { return folder_ / std::to_string(domain); }
 
   private:
     void want(int fd, bool readable, bool writable) {
@@ -65,7 +61,7 @@ class StoreHost {
         }
     }
 
-    std::string folder_;
+    test::TemporaryFolder folder_;
     Fd wake_;
     std::map<int, short> wanted_;
     Xenstored store_;

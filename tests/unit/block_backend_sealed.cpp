@@ -7,6 +7,7 @@
 #include "domains/sandbox/sandbox.h"
 #include "tests/support/block_backend_world.h"
 #include "tests/support/nbdkit.h"
+#include "tests/support/temporary.h"
 
 using namespace caisson;
 using namespace caisson::test;
@@ -41,11 +42,9 @@ namespace {
 }  // namespace
 
 TEST_CASE("a sealed worker does everything that a disk is asked, on every host") {
-    const std::string path = "/tmp/caisson-test-sealed-" + std::to_string(::getpid());
-    Fd file(::open(path.c_str(), O_RDWR | O_CREAT | O_CLOEXEC, 0600));
-    REQUIRE(::ftruncate(file.get(), 1 << 20) == 0);
+    const TemporaryFile file(1 << 20);
     Nbdkit server({"memory", "1M"});
-    std::vector<std::string> targets{"null:1M", "memory:1M", path};
+    std::vector<std::string> targets{"null:1M", "memory:1M", file.path()};
     if (server.pid >= 0)
         targets.push_back("nbd:unix:" + server.socket);
     else
@@ -98,5 +97,4 @@ TEST_CASE("a sealed worker does everything that a disk is asked, on every host")
             CHECK(statuses == std::vector<int>(requests.size(), block::status::okay));
             world.disconnect();
         }
-    ::unlink(path.c_str());
 }

@@ -9,6 +9,7 @@
 
 #include "backends/block/target.h"
 #include "tests/support/block_kernel.h"
+#include "tests/support/temporary.h"
 
 using namespace caisson;
 using namespace caisson::block;
@@ -17,18 +18,9 @@ using namespace std::chrono_literals;
 
 namespace {
 
-struct Folder {
-    Folder() {
-        std::string name = "/var/tmp/caisson-target-XXXXXX";  // a real disk's file system, mostly
-        path = ::mkdtemp(name.data());
-    }
-    ~Folder() { std::filesystem::remove_all(path); }
-    std::string file(const std::string& name, std::uint64_t bytes) const {
-        std::ofstream(path + "/" + name).flush();
-        std::filesystem::resize_file(path + "/" + name, bytes);
-        return path + "/" + name;
-    }
-    std::string path;
+// Below /var/tmp: a real disk's file system, mostly.
+struct Folder : test::TemporaryFolder {
+    Folder() : TemporaryFolder("/var/tmp") {}
 };
 
 Result<Target> opened(const std::string& params, TargetWishes wishes = {}) {
@@ -143,11 +135,11 @@ TEST_CASE("Two disks do not write one file, unless both are asked to share it") 
 
 TEST_CASE("What is no disk is refused, and opening it does not wait") {
     const Folder folder;
-    REQUIRE(::mkfifo((folder.path + "/fifo").c_str(), 0600) == 0);
-    CHECK_THAT(complaint(folder.path + "/fifo"), Catch::Contains("neither a regular file nor a block device"));
+    REQUIRE(::mkfifo((folder / "fifo").c_str(), 0600) == 0);
+    CHECK_THAT(complaint(folder / "fifo"), Catch::Contains("neither a regular file nor a block device"));
     CHECK_THAT(complaint("/dev/zero"), Catch::Contains("neither a regular file nor a block device"));
-    CHECK_THAT(complaint(folder.path, {.read_only = true}), Catch::Contains("neither a regular file"));
-    CHECK_THAT(complaint(folder.path + "/none"), Catch::Contains("No such file"));
+    CHECK_THAT(complaint(folder.path(), {.read_only = true}), Catch::Contains("neither a regular file"));
+    CHECK_THAT(complaint(folder / "none"), Catch::Contains("No such file"));
     CHECK_THAT(complaint(folder.file("empty", 511)), Catch::Contains("empty"));
     CHECK_THAT(complaint(folder.file("less", 2048), {.sector_size = 4096}), Catch::Contains("empty"));
 }

@@ -8,6 +8,7 @@
 
 #include "domains/hypervisor/run.h"
 #include "tests/support/local_xen.h"
+#include "tests/support/temporary.h"
 
 namespace caisson {
 
@@ -20,9 +21,6 @@ namespace {
 class Program {
   public:
     Program() {
-        std::string path = std::filesystem::temp_directory_path() / "caisson-run-XXXXXX";
-        REQUIRE(::mkdtemp(path.data()) != nullptr);
-        state = path;
         int ready[2];
         REQUIRE(::pipe2(ready, O_CLOEXEC) == 0);
         pid_ = ::fork();
@@ -39,7 +37,6 @@ class Program {
     }
     ~Program() {
         if (pid_ > 0) stop(SIGKILL);
-        std::filesystem::remove_all(state);
     }
     int stop(int signal) {
         int status = 0;
@@ -48,7 +45,8 @@ class Program {
         pid_ = -1;
         return status;
     }
-    std::string state, said;
+    test::TemporaryFolder folder;
+    std::string state = folder.path(), said;
 
   private:
     pid_t pid_ = -1;

@@ -18,6 +18,7 @@
 #include <string>
 
 #include "domains/toolstack/state.h"
+#include "tests/support/temporary.h"
 
 namespace caisson::test {
 
@@ -30,16 +31,13 @@ class CommandWorld {
 
     explicit CommandWorld(const std::string& options = "--no-console", std::string command = CAISSON_COMMAND)
         : command_(std::move(command)) {
-        REQUIRE(::mkdtemp(folder_.data()) != nullptr);
-        state_.folder = folder_ + "/state";
+        state_.folder = folder_ / "state";
         const auto started = run("hypervisor --daemon " + options);
         INFO(started.out);
         REQUIRE(started.code == 0);
     }
     ~CommandWorld() {
         if (toolstack::hypervisor_process(state_)) run("shutdown");
-        std::error_code ignored;
-        std::filesystem::remove_all(folder_, ignored);
     }
     CommandWorld(const CommandWorld&) = delete;
 
@@ -69,13 +67,13 @@ class CommandWorld {
 
     // A cfg file of a domain without a console, and whatever else; its path.
     std::string cfg(const std::string& name, const std::string& more) const {
-        const std::string path = folder_ + "/" + name + ".cfg";
+        const std::string path = folder_ / (name + ".cfg");
         std::ofstream(path) << "name='" << name << "'\nmemory=16\ncaisson_console_backend='none'\n" << more;
         return path;
     }
     nlohmann::json list() const { return nlohmann::json::parse(run("list --json").out); }
     const toolstack::State& state() const { return state_; }
-    const std::string& folder() const { return folder_; }
+    const std::string& folder() const { return folder_.path(); }
 
     static std::size_t descriptors(pid_t pid) {
         std::size_t count = 0;
@@ -87,7 +85,7 @@ class CommandWorld {
 
   private:
     std::string command_;
-    std::string folder_ = (std::filesystem::temp_directory_path() / "caisson-world-XXXXXX").string();
+    TemporaryFolder folder_;
     toolstack::State state_;
 };
 

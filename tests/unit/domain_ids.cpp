@@ -8,23 +8,15 @@
 #include <vector>
 
 #include "domains/domain/ids.h"
+#include "tests/support/temporary.h"
 #include "tests/unit/command_world.h"
 
 using namespace caisson;
 using caisson::domain::IdRange;
 using caisson::test::CommandWorld;
+using caisson::test::TemporaryFile;
 
 namespace {
-
-struct File {
-    File() {
-        const int fd = ::mkstemp(path.data());
-        REQUIRE(fd >= 0);
-        ::close(fd);
-    }
-    ~File() { ::unlink(path.c_str()); }
-    std::string path = (std::filesystem::temp_directory_path() / "caisson-ids-XXXXXX").string();
-};
 
 // The first id outside of a domain's root.
 std::uint64_t root_of(pid_t init) {
@@ -44,11 +36,11 @@ bool may_pin_scores() {
 }  // namespace
 
 TEST_CASE("no two claims have the same range of ids, whoever makes them and wherever they start to look") {
-    const File file;
+    const TemporaryFile file;
     std::vector<IdRange> held;
     std::set<std::uint64_t> firsts;
     for (int i = 0; i < 50; ++i) {
-        auto range = IdRange::claim(7 + 16000 * (i % 3), file.path);
+        auto range = IdRange::claim(7 + 16000 * (i % 3), file.path());
         REQUIRE(range);
         CHECK(range->first() % IdRange::ids == 0);
         CHECK(firsts.insert(range->first()).second);
@@ -57,7 +49,7 @@ TEST_CASE("no two claims have the same range of ids, whoever makes them and wher
     // Another process, which has its own idea of what it holds.
     const pid_t other = ::fork();
     if (other == 0) {
-        const auto range = IdRange::claim(7, file.path);
+        const auto range = IdRange::claim(7, file.path());
         ::_exit(range && !firsts.contains(range->first()) ? 0 : 1);
     }
     int status = 1;
@@ -66,12 +58,12 @@ TEST_CASE("no two claims have the same range of ids, whoever makes them and wher
 }
 
 TEST_CASE("a range is free again when its claim ends, unless a process still lives in it") {
-    const File file;
-    auto range = IdRange::claim(11, file.path);
+    const TemporaryFile file;
+    auto range = IdRange::claim(11, file.path());
     REQUIRE(range);
     const std::uint64_t first = range->first();
-    range = IdRange::claim(12, file.path);  // the old one ends
-    CHECK(IdRange::claim(11, file.path)->first() == first);
+    range = IdRange::claim(12, file.path());  // the old one ends
+    CHECK(IdRange::claim(11, file.path())->first() == first);
     if (::geteuid() != 0) {
         WARN("skipped: only root can be a process with such an id");
         return;
@@ -89,11 +81,11 @@ TEST_CASE("a range is free again when its claim ends, unless a process still liv
     }
     char byte = 0;
     REQUIRE(::read(ready[0], &byte, 1) == 1);
-    CHECK(IdRange::claim(11, file.path)->first() != first);
+    CHECK(IdRange::claim(11, file.path())->first() != first);
     ::kill(survivor, SIGKILL);
     ::waitpid(survivor, nullptr, 0);
     ::close(ready[0]), ::close(ready[1]);
-    CHECK(IdRange::claim(11, file.path)->first() == first);
+    CHECK(IdRange::claim(11, file.path())->first() == first);
 }
 
 TEST_CASE("domains of two hypervisors on one machine have different users, and the limits of guests") {

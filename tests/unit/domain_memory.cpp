@@ -5,42 +5,37 @@
 #include <sstream>
 
 #include "domains/domain/memory_limit.h"
+#include "tests/support/temporary.h"
 #include "tests/unit/command_world.h"
 
 using namespace caisson;
 using caisson::domain::MemoryLimit;
 using caisson::test::CommandWorld;
+using caisson::test::TemporaryFolder;
 
 namespace {
 
 // What a delegated folder looks like, without a kernel behind it: files that are there and take what is written.
 struct Delegated {
-    Delegated() {
-        REQUIRE(::mkdtemp(folder.data()) != nullptr);
-        ::setenv("CAISSON_CGROUP", folder.c_str(), 1);
-    }
-    ~Delegated() {
-        ::unsetenv("CAISSON_CGROUP");
-        std::filesystem::remove_all(folder);
-    }
-    void file(const std::string& name) const { std::ofstream(folder + "/" + name).flush(); }
+    Delegated() { ::setenv("CAISSON_CGROUP", folder.path().c_str(), 1); }
+    ~Delegated() { ::unsetenv("CAISSON_CGROUP"); }
     std::string text(const std::string& name) const {
-        std::ifstream in(folder + "/" + name);
+        std::ifstream in(folder / name);
         std::stringstream all;
         all << in.rdbuf();
         return all.str();
     }
-    std::string folder = (std::filesystem::temp_directory_path() / "caisson-cgroup-XXXXXX").string();
+    TemporaryFolder folder;
 };
 
 }  // namespace
 
 TEST_CASE("a domain's cgroup has its memory and that of its services, and PID 1 in it") {
     const Delegated delegated;
-    delegated.file("cgroup.subtree_control");
-    std::filesystem::create_directory(delegated.folder + "/domain-4711");
-    delegated.file("domain-4711/memory.max");
-    delegated.file("domain-4711/cgroup.procs");
+    delegated.folder.file("cgroup.subtree_control");
+    std::filesystem::create_directory(delegated.folder / "domain-4711");
+    delegated.folder.file("domain-4711/memory.max");
+    delegated.folder.file("domain-4711/cgroup.procs");
     const auto limit = MemoryLimit::set(4711, 100);
     REQUIRE(limit);
     CHECK(delegated.text("cgroup.subtree_control") == "+memory");

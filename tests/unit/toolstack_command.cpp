@@ -1,9 +1,11 @@
 // The command: exit codes, help, completion, what it says when something is missing.
 #include <catch2/catch.hpp>
 
+#include "tests/support/temporary.h"
 #include "tests/unit/command_world.h"
 
 using caisson::test::CommandWorld;
+using caisson::test::TemporaryFolder;
 
 namespace {
 
@@ -117,11 +119,9 @@ TEST_CASE("One state folder has one hypervisor, and what it lacks is said with t
 }
 
 TEST_CASE("A state folder that others may enter is refused") {
-    const std::string folder = "/tmp/caisson-open-" + std::to_string(::getpid());
-    std::filesystem::create_directory(folder);
-    std::filesystem::permissions(folder, std::filesystem::perms::all);
-    const auto refused = caisson_command("--state " + folder + " hypervisor --daemon");
+    const TemporaryFolder folder;
+    std::filesystem::permissions(folder.path(), std::filesystem::perms::all);
+    const auto refused = caisson_command("--state " + folder.path() + " hypervisor --daemon");
     CHECK(refused.code == 1);
     CHECK_THAT(refused.out, Catch::Contains("chmod 700"));
-    std::filesystem::remove_all(folder);
 }

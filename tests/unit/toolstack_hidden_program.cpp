@@ -3,6 +3,7 @@
 
 #include <catch2/catch.hpp>
 
+#include "tests/support/temporary.h"
 #include "tests/unit/command_world.h"
 
 using caisson::test::CommandWorld;
@@ -14,21 +15,14 @@ namespace {
 class HiddenProgram {
   public:
     HiddenProgram() {
-        REQUIRE(::mkdtemp(folder_.data()) != nullptr);
         fs::copy_file(CAISSON_COMMAND, command());
         fs::permissions(command(), fs::perms::owner_all);
-        REQUIRE(::chown(folder_.c_str(), 12345, 12345) == 0);
+        REQUIRE(::chown(folder_.path().c_str(), 12345, 12345) == 0);
     }
-    ~HiddenProgram() {
-        std::error_code ignored;
-        fs::remove_all(folder_, ignored);
-    }
-    HiddenProgram(const HiddenProgram&) = delete;
-
-    std::string command() const { return folder_ + "/caisson"; }
+    std::string command() const { return folder_ / "caisson"; }
 
   private:
-    std::string folder_ = (fs::temp_directory_path() / "caisson-hidden-XXXXXX").string();
+    caisson::test::TemporaryFolder folder_;
 };
 
 }  // namespace
