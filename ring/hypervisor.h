@@ -105,8 +105,7 @@ struct GrantRange {
 
 enum class GrantStatus : std::uint8_t {
     okay,           // GNTST_okay
-    bad_reference,  // GNTST_bad_gntref: no such grant, ended, or not to us
-    denied,         // GNTST_permission_denied: a write to a read-only grant
+    bad_reference,  // no such grant, ended, not to us, or read-only: Xen answers GNTST_general_error to most of these
     bad_range,      // GNTST_bad_copy_arg: crosses the page's end
 };
 

@@ -35,7 +35,7 @@ SharedSpan ViewCache::view(const GrantRange& range, Access access, GrantStatus& 
             const Slot& slot = peer->slots[ref];
             if (word != 0 && word == slot.word) {
                 if (access == Access::read_write && (word & status_writable) == 0) {
-                    status = GrantStatus::denied;
+                    status = GrantStatus::bad_reference;
                     return {};
                 }
                 status = GrantStatus::okay;

@@ -31,7 +31,6 @@ constexpr std::size_t copies_a_call = 128;
 GrantStatus status_of(std::int16_t code) {  // GNTST_* of grant_table.h
     switch (code) {
         case 0: return GrantStatus::okay;
-        case -8: return GrantStatus::denied;
         case -10: return GrantStatus::bad_range;
         default: return GrantStatus::bad_reference;
     }

@@ -5,15 +5,16 @@ namespace caisson::conformance {
 
 TEST_CASE("the death of a mapper lets the owner end its pages") {
     Case w;
-    if (!can_die(w.back)) return;
-    auto pages = need(w.front->share(w.back.id, 1, Access::read_write));
-    auto mapped = need(w.back->map(w.front.id, refs_of(pages), Access::read_write));
-    check_still_mapped(w.front, pages);
-    w.back.die();
+    if (!can_die(w.front)) return;
+    auto pages = need(w.back->share(w.front.id, 1, Access::read_write));
+    auto mapped = need(w.front->map(w.back.id, refs_of(pages), Access::read_write));
+    check_still_mapped(w.back, pages);
+    w.front.die();
     CHECK(need(pages.end()) == End::ended);
 }
 
-TEST_CASE("the death of an owner leaves the mapper its memory and ends the grants") {
+TEST_CASE(
+    "the death of an owner leaves the mapper its memory, and the grants end at the latest with the last mapping") {
     Case w;
     if (!can_die(w.front)) return;
     auto pages = need(w.front->share(w.back.id, 1, Access::read_write));
@@ -28,7 +29,14 @@ TEST_CASE("the death of an owner leaves the mapper its memory and ends the grant
     }
     w.front.die();
     CHECK(bytes(mapped.memory(), 0, 10) == "last words");  // no SIGBUS, no surprise
-    CHECK_FALSE(w.back->map(w.front.id, refs, Access::read_only));
+    // Real Xen keeps a dead domain, and its grants, for as long as any page of it is mapped; and then a moment.
+    mapped = {};
+    bool ended = false;
+    for (int i = 0; i < 600 && !ended; ++i) {
+        ended = !w.back->map(w.front.id, refs, Access::read_only);
+        if (!ended) ::usleep(100'000);
+    }
+    CHECK(ended);
     std::byte byte{};
     GrantCopy element{.direction = GrantCopy::Direction::from_peer, .source = range, .local = &byte};
     need(w.back->copy({&element, 1}));
@@ -52,7 +60,12 @@ TEST_CASE("the death of one side of a channel is noticed by the other and leaves
 
 TEST_CASE("the dead can do nothing more") {
     Case w;
-    if (!can_die(w.back)) return;
+    if (w.far) {
+        WARN(
+            "skipped: a dead domain of real Xen makes no calls, and Xen does not look whether a grant is for a living "
+            "one");
+        return;
+    }
     w.back.die();
     CHECK_FALSE(w.back->share(w.front.id, 1, Access::read_write));
     CHECK_FALSE(w.back->allocate_unbound(w.front.id));

@@ -125,7 +125,7 @@ TEST_CASE("when the side that allocated closes, the port is gone and the other s
 TEST_CASE("a port that is closed is free for the next one") {
     Case w;
     std::vector<std::uint32_t> seen;
-    for (int i = 0; i < rounds(w, 3000); ++i) {  // more than any local domain may have at one time
+    for (int i = 0; i < rounds(w, 3000); ++i) {  // locally more than a domain may have at one time
         auto port = need(w.front->allocate_unbound(w.back.id));
         if (i % 2 == 0) {
             auto end = need(w.back->bind_interdomain(w.front.id, port.port()));

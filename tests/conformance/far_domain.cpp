@@ -1,8 +1,5 @@
 #include "tests/conformance/far_domain.h"
 
-#include <poll.h>
-#include <unistd.h>
-
 #include <chrono>
 #include <sstream>
 #include <stdexcept>
@@ -11,14 +8,13 @@ namespace caisson::conformance {
 
 namespace {
 
-using Clock = std::chrono::steady_clock;
-
 constexpr auto patience = std::chrono::seconds(60);  // a hang is an error; slowness is not
 
-Store open_store() {
-    auto store = Store::open("");
-    if (!store) throw std::runtime_error(store.error().message());
-    return std::move(*store);
+FarLine line_to(DomainId id) {
+    Store store = std::move(Store::open("")).value();
+    auto line = FarLine::take(store, id);
+    if (!line) throw std::runtime_error(line.error().message());
+    return std::move(*line);
 }
 
 }  // namespace
@@ -44,39 +40,24 @@ std::string from_hex(std::string_view hex) {
     return bytes;
 }
 
-std::string FarDomain::node(std::string_view name) const {
-    return "/local/domain/" + std::to_string(id_.raw) + "/data/agent/" + std::string(name);
-}
-
-FarDomain::FarDomain(DomainId id) : id_(id), store_(open_store()) {
-    static unsigned made = 0;
-    serial_ = std::to_string(::getpid()) + "." + std::to_string(++made) + ".";
-    if (const Status watched = store_.watch(node("answer"), "answer"); !watched)
-        throw std::runtime_error(watched.error().message());
-    need("reset");
-}
+FarDomain::FarDomain(DomainId id) : id_(id), line_(line_to(id)) {}
 
 Result<Words> FarDomain::call(const std::string& request) {
     const std::lock_guard lock(one_at_a_time_);
-    const std::string number = serial_ + std::to_string(++count_);
     if (dead_) return host_fault(ESRCH, "a domain that was destroyed");
-    TRY(store_.write(node("request"), number + " " + request));
-    for (const auto until = Clock::now() + patience; Clock::now() < until;) {
-        if (dead_) return host_fault(ESRCH, "a domain that was destroyed");
-        pollfd waiting{.fd = store_.fd(), .events = POLLIN, .revents = 0};
-        (void)::poll(&waiting, 1, 500);
-        while (store_.take_event()) {
-        }
-        Words answer = split(TRY(store_.read(node("answer"))).value_or(""));
-        if (answer.size() < 2 || answer[0] != number) continue;
-        if (answer[1] == "+") return Words(answer.begin() + 2, answer.end());
-        return std::unexpected(Error{.fault = static_cast<Fault>(std::stoi(answer.at(2))),
-                                     .err = std::stoi(answer.at(3)),
-                                     .what = "in another domain:",
-                                     .got = std::stoull(answer.at(4)),
-                                     .detail = request.substr(0, 40)});
-    }
-    return host_fault(ETIMEDOUT, "the agent does not answer", request.substr(0, 40));
+    Words answer = split(TRY(line_->call(request, patience, dead_)));
+    if (answer.at(0) == "+") return Words(answer.begin() + 1, answer.end());
+    return std::unexpected(Error{.fault = static_cast<Fault>(std::stoi(answer.at(1))),
+                                 .err = std::stoi(answer.at(2)),
+                                 .what = "in another domain:",
+                                 .got = std::stoull(answer.at(3)),
+                                 .detail = request.substr(0, 40)});
+}
+
+void FarDomain::bury() {
+    dead_ = true;
+    const std::lock_guard lock(one_at_a_time_);
+    line_.reset();
 }
 
 Words FarDomain::need(const std::string& request) {

@@ -23,7 +23,7 @@ struct FarThing {
 FarThing far_thing(SharedSpan memory);
 FarThing far_thing(const EventChannel& channel);
 
-// A socket (for Store::open) behind which the store sees that domain. It is relayed byte by byte, in a thread.
+// A socket (for Store::open) behind which the store sees that domain. It is relayed message by message, in a thread.
 class FarStore {
   public:
     explicit FarStore(std::shared_ptr<FarDomain> domain);

@@ -5,6 +5,7 @@
 #include <unistd.h>
 
 #include <atomic>
+#include <cstring>
 #include <filesystem>
 #include <stdexcept>
 #include <thread>
@@ -17,6 +18,7 @@ struct FarStore::Relay {
     struct Connection {
         Fd socket;
         std::string handle;
+        std::string pending;  // the beginning of a message of the client's
     };
 
     explicit Relay(std::shared_ptr<FarDomain> far) : domain(std::move(far)) {
@@ -45,7 +47,7 @@ struct FarStore::Relay {
         for (const Connection& one : connections)
             waiting.push_back({.fd = one.socket.get(), .events = POLLIN, .revents = 0});
         (void)::poll(waiting.data(), waiting.size(), 10);
-        std::erase_if(connections, [this](const Connection& one) {
+        std::erase_if(connections, [this](Connection& one) {
             if (carry(one)) return false;
             (void)domain->call("stream close " + one.handle);
             return true;
@@ -56,16 +58,17 @@ struct FarStore::Relay {
     }
 
     // What the client wrote goes to the store, what the store has for it comes back. False: the client has gone.
-    bool carry(const Connection& one) {
+    bool carry(Connection& one) {
         std::string bytes(most_bytes, '\0');
         const ssize_t got = ::read(one.socket.get(), bytes.data(), bytes.size());
         if (got == 0 || (got < 0 && errno != EAGAIN)) return false;
-        bytes.resize(got > 0 ? static_cast<std::size_t>(got) : 0);
-        for (bool more = true; more; bytes.clear()) {
-            const auto answer = domain->call("stream " + one.handle + " " + to_hex(bytes));
+        one.pending.append(bytes, 0, got > 0 ? static_cast<std::size_t>(got) : 0);
+        for (bool more = true; more;) {
+            const std::string message = take_message(one.pending);
+            const auto answer = domain->call("stream " + one.handle + " " + to_hex(message));
             if (!answer) return false;
             const std::string back = from_hex(answer->at(0));
-            more = back.size() == most_bytes;
+            more = !message.empty() || back.size() == most_bytes;
             for (std::string_view rest = back; !rest.empty();) {
                 const ssize_t put = ::write(one.socket.get(), rest.data(), rest.size());
                 if (put < 0 && errno != EAGAIN) return false;
@@ -73,6 +76,17 @@ struct FarStore::Relay {
             }
         }
         return true;
+    }
+
+    // xs_wire.h: four words, the last one is the length of what follows. Half a message would have no answer.
+    static std::string take_message(std::string& pending) {
+        std::uint32_t header[4];
+        if (pending.size() < sizeof header) return "";
+        std::memcpy(header, pending.data(), sizeof header);
+        if (pending.size() - sizeof header < header[3]) return "";
+        std::string message = pending.substr(0, sizeof header + header[3]);
+        pending.erase(0, message.size());
+        return message;
     }
 
     std::shared_ptr<FarDomain> domain;

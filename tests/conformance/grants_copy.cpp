@@ -74,7 +74,7 @@ TEST_CASE("a copy from one peer to another one is one element") {
                 .target = range(w.stranger, target.refs()[0], 0, 6)};
     need(w.back->copy(batch));
     CHECK(batch[0].status == GrantStatus::okay);
-    CHECK(batch[1].status == GrantStatus::denied);
+    CHECK(batch[1].status == GrantStatus::bad_reference);
     CHECK(batch[2].status == GrantStatus::bad_reference);
     CHECK(bytes(target.memory(), 200, 6) == "packet");
     CHECK(bytes(fixed.memory(), 0, 6) == std::string(6, '\0'));
@@ -121,7 +121,7 @@ TEST_CASE("a view is the peer's memory in place, for as long as it is granted") 
     CHECK(bytes(pages.memory(), page_size + 10, 8) == "in place");
 
     CHECK(w.back->view(range(w.front, read_only.refs()[0], 0, 1), Access::read_write, status).empty());
-    CHECK(status == GrantStatus::denied);
+    CHECK(status == GrantStatus::bad_reference);
     CHECK(w.back->view(range(w.front, read_only.refs()[0], 0, 1), Access::read_only, status).size() == 1);
     CHECK(w.back->view(range(w.front, pages.refs()[0], 4090, 7), Access::read_only, status).empty());
     CHECK(status == GrantStatus::bad_range);

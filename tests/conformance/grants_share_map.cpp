@@ -41,15 +41,16 @@ TEST_CASE("a map of many single-page shares is one contiguous map") {
     Case w;
     std::vector<SharedPages> pages;
     std::vector<GrantRef> refs;
-    for (std::size_t i = 0; i < 300; ++i) {
+    const auto count = static_cast<std::size_t>(rounds(w, 300));
+    for (std::size_t i = 0; i < count; ++i) {
         pages.push_back(need(w.front->share(w.back.id, 1, Access::read_write)));
         put(pages.back().memory(), 0, std::to_string(i) + ".");
         refs.push_back(pages.back().refs()[0]);
     }
     std::reverse(refs.begin(), refs.end());
     auto mapped = need(w.back->map(w.front.id, refs, Access::read_write));
-    for (std::size_t i = 0; i < 300; ++i) {
-        const std::string expected = std::to_string(299 - i) + ".";
+    for (std::size_t i = 0; i < count; ++i) {
+        const std::string expected = std::to_string(count - 1 - i) + ".";
         CHECK(bytes(mapped.memory(), i * page_size, expected.size()) == expected);
     }
 }

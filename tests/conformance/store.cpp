@@ -132,18 +132,20 @@ TEST_CASE("a watch tells nothing about nodes that the watcher may not read") {
 
 TEST_CASE("a domain's quotas end its own writing, nobody else's") {
     Case w;
-    Store front = open_store(w.front);
+    Store store = open_store(w.back);
     int made = 0;
-    while (made < 5000 && front.write("data/case/n" + std::to_string(made), "x")) ++made;
+    while (made < 5000 && store.write("data/case/n" + std::to_string(made), "x")) ++made;
     CHECK(made > 0);
     CHECK(made < 5000);
-    CHECK_FALSE(front.write("data/case/long", std::string(4000, 'x')));
+    CHECK_FALSE(store.write("data/case/long", std::string(4000, 'x')));
     int watches = 0;
-    while (watches < 5000 && front.watch("data/case", "t" + std::to_string(watches))) ++watches;
+    while (watches < 5000 && store.watch("data/case", "t" + std::to_string(watches))) ++watches;
     CHECK(watches > 0);
     CHECK(watches < 5000);
-    Store back = open_store(w.back);
-    CHECK(back.write("data/case/mine", "fine"));
+    Store other = open_store(w.front);
+    CHECK(other.write("data/case/mine", "fine"));
+    need(store.remove("data/case"));
+    CHECK(store.write("data/case/again", "fine"));
 }
 
 TEST_CASE("a death removes the domain's nodes and its rights in those of others") {

@@ -9,6 +9,7 @@
 
 #include <poll.h>
 
+#include <algorithm>
 #include <catch2/catch.hpp>
 #include <cstdlib>
 #include <functional>
@@ -109,7 +110,7 @@ inline void check_still_mapped(const Side& owner, SharedPages& pages) {
 }
 
 // How often a case repeats itself: on real Xen a call in another domain costs a thousand times one in this process.
-inline int rounds(const Case& w, int usual) { return w.far ? usual / 10 : usual; }
+inline int rounds(const Case& w, int usual) { return w.far ? std::max(usual / 100, 20) : usual; }
 
 inline bool can_die(const Side& side) {
     if (!side.die) WARN("skipped: domain " << side.id.raw << " cannot be destroyed in this run");

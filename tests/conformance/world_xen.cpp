@@ -1,4 +1,6 @@
 // The world of a case on real Xen: this domain and two others.
+#include <map>
+
 #include "tests/conformance/world.h"
 
 namespace caisson::conformance {
@@ -34,7 +36,10 @@ World make_xen(const std::string& port) {
     auto own = need(xen::open());
     const Capabilities capabilities = own->capabilities();
     const auto far = [&](unsigned id) {
-        auto domain = std::make_shared<FarDomain>(DomainId(static_cast<std::uint16_t>(id)));
+        static std::map<unsigned, std::shared_ptr<FarDomain>> lines;  // of all cases
+        auto& domain = lines[id];
+        if (!domain) domain = std::make_shared<FarDomain>(DomainId(static_cast<std::uint16_t>(id)));
+        domain->reset();
         keeps->stores.push_back(std::make_unique<FarStore>(domain));
         return Side{.id = domain->id(),
                     .hypervisor = make_far_hypervisor(domain, capabilities),

@@ -109,7 +109,7 @@ class LendingHypervisor final : public Hypervisor {
         const std::size_t page = range.ref.raw - first;
         if (page >= region.bytes / page_size) return status = GrantStatus::bad_reference, SharedSpan();
         if (access == Access::read_write && region.access == Access::read_only)
-            return status = GrantStatus::denied, SharedSpan();
+            return status = GrantStatus::bad_reference, SharedSpan();
         if (!fits<std::size_t>(range.offset, range.length, page_size))
             return status = GrantStatus::bad_range, SharedSpan();
         return detail::SharedAccess::span(region.base.get() + page * page_size + range.offset, range.length);

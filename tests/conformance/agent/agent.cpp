@@ -123,7 +123,7 @@ class Agent {
         return "";
     }
 
-    // A connection to xenstored, byte by byte: stream open; stream HANDLE BYTES; stream close HANDLE.
+    // A connection to xenstored: stream open; stream HANDLE MESSAGE (a whole one, or none); stream close HANDLE.
     Result<std::string> stream(const Words& words) {
         if (words.at(1) == "open") {
             Fd fd(::open("/dev/xen/xenbus", O_RDWR | O_CLOEXEC | O_NONBLOCK));
@@ -141,7 +141,7 @@ class Agent {
             return host_fault(errno, "write to xenbus");
         pollfd waiting{.fd = fd.get(), .events = POLLIN, .revents = 0};
         std::string answer(most_bytes, '\0');
-        const bool ready = ::poll(&waiting, 1, bytes.empty() ? 0 : 20) == 1;
+        const bool ready = ::poll(&waiting, 1, bytes.empty() ? 0 : 1000) == 1;  // every message has an answer
         const ssize_t got = ready ? ::read(fd.get(), answer.data(), answer.size()) : 0;
         answer.resize(got > 0 ? static_cast<std::size_t>(got) : 0);
         return to_hex(answer);
@@ -171,23 +171,11 @@ std::string answer_to(Agent& agent, const Words& words) {
 
 Status serve(DomainId client) {
     Store store = TRY(Store::open(""));
-    const DomainId self = domain(TRY(store.read("domid")).value_or("0"));
-    for (const char* node : {"data/agent/request", "data/agent/answer"}) {
-        TRY(store.write(node, ""));
-        TRY(store.set_permissions(node, {{.domain = self}, {.domain = client, .read = true, .write = true}}));
-    }
-    TRY(store.watch("data/agent/request", "request"));
+    FarLine line = TRY(FarLine::offer(store, client));
     TRY(store.write("data/agent/ready", "1"));
-    Agent agent(store);
-    for (std::string last;;) {
-        pollfd waiting{.fd = store.fd(), .events = POLLIN, .revents = 0};
-        (void)::poll(&waiting, 1, 1000);
-        while (store.take_event()) {
-        }
-        const Words words = split(TRY(store.read("data/agent/request")).value_or(""));
-        if (words.size() < 2 || words[0] == last) continue;
-        last = words[0];
-        TRY(store.write("data/agent/answer", last + " " + answer_to(agent, Words(words.begin() + 1, words.end()))));
+    for (Agent agent(store);;) {
+        const Words words = split(line.next());
+        line.answer(words.empty() ? "- 1 22 0" : answer_to(agent, words));
     }
 }
 
