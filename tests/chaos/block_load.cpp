@@ -12,7 +12,9 @@
 // Exit code 1: it could not open the disk. A request that is not answered is for whoever waits for these lines to see.
 #include <fcntl.h>
 #include <fmt/format.h>
+#include <linux/fs.h>
 #include <poll.h>
+#include <sys/ioctl.h>
 #include <sys/stat.h>
 
 #include <atomic>
@@ -160,8 +162,8 @@ class LibraryLoad {
 
 class FileLoad {
   public:
-    FileLoad(int fd, std::uint64_t sectors, const std::string& model, std::uint32_t seed)
-        : fd_(fd), shadow_(model, sectors, seed) {}
+    FileLoad(int fd, bool device, std::uint64_t sectors, const std::string& model, std::uint32_t seed)
+        : fd_(fd), device_(device), shadow_(model, sectors, seed) {}
 
     int run() {
         read_all();
@@ -202,7 +204,7 @@ class FileLoad {
             case What::read: result = ::pread(fd_, data.data(), data.size(), at) - size; break;
             case What::write: result = ::pwrite(fd_, data.data(), data.size(), at) - size; break;
             case What::flush: result = ::fsync(fd_); break;
-            case What::discard: result = ::fallocate(fd_, FALLOC_FL_PUNCH_HOLE | FALLOC_FL_KEEP_SIZE, at, size); break;
+            case What::discard: result = discard(at, size); break;
         }
         const int error = errno;
         const std::lock_guard lock(mutex_);
@@ -215,6 +217,11 @@ class FileLoad {
         ++tally_.errors;
         say(fmt::format("error request {} of {} sectors at {}: {} {}", static_cast<int>(piece.what), piece.count,
                         piece.first, result, std::strerror(error)));
+    }
+    int discard(off_t at, off_t size) const {
+        std::array range{static_cast<std::uint64_t>(at), static_cast<std::uint64_t>(size)};
+        return device_ ? ::ioctl(fd_, BLKDISCARD, range.data())
+                       : ::fallocate(fd_, FALLOC_FL_PUNCH_HOLE | FALLOC_FL_KEEP_SIZE, at, size);
     }
     void probe() {
         Aligned buffer(4096);
@@ -234,6 +241,7 @@ class FileLoad {
     }
 
     int fd_;
+    bool device_;       // of the kernel, rather than a file
     std::mutex mutex_;  // of the shadow
     Shadow shadow_;
     Tally tally_;
@@ -243,8 +251,9 @@ class FileLoad {
 int use_file(const std::string& path, const std::string& model, std::uint32_t seed) {
     const int fd = ::open(path.c_str(), O_RDWR | O_DIRECT | O_CLOEXEC);
     struct stat seen{};
-    if (fd < 0 || ::fstat(fd, &seen) != 0) return fmt::print(stderr, "{}: {}\n", path, std::strerror(errno)), 1;
-    return FileLoad(fd, static_cast<std::uint64_t>(seen.st_size) / sector, model, seed).run();
+    const off_t size = fd < 0 || ::fstat(fd, &seen) != 0 ? -1 : ::lseek(fd, 0, SEEK_END);
+    if (size < 0) return fmt::print(stderr, "{}: {}\n", path, std::strerror(errno)), 1;
+    return FileLoad(fd, S_ISBLK(seen.st_mode), static_cast<std::uint64_t>(size) / sector, model, seed).run();
 }
 
 int use_library(const std::string& name, const std::string& model, std::uint32_t seed) {

@@ -37,7 +37,7 @@ run_one() {
     xenstore-ls -fp >"$out/xenstore.txt"; xl dmesg -c >"$out/xen.txt"; dmesg -c >"$out/dmesg.txt"; xl list >"$out/domains.txt"
     tidy "$out"
     took=$(awk "BEGIN { printf \"%.1f\", $to - $from }")
-    if [ $status = 0 ]; then echo "PASS $name $took" >>/share/out/results
+    if [ $status = 0 ]; then echo "PASS $name $took $(cat "$out/note" 2>/dev/null)" >>/share/out/results
     else echo "FAIL $name $took $(cat "$out/verdict" 2>/dev/null || echo "status $status")" >>/share/out/results; fi
     say "$(tail -1 /share/out/results)"
 }

@@ -9,7 +9,10 @@ read -r patience </share/patience
 
 fail() { say "FAIL $*"; echo "$*" >"$out/verdict"; exit 1; }
 same() { [ "$2" = "$3" ] || fail "$1: '$2', not '$3'"; say "$1: $2"; }
+# note WORDS: what the table of results says beside a pass.
+note() { say "$*"; echo "$*" >"$out/note"; }
 # start NAME: a domain with what NAME_cfg says, in which the function NAME runs; NAME_words are for its kernel's command line.
+# `paused=-p start NAME`: made, but it never runs.
 start() {
     eval "words=\$${1}_words"
     { printf '%s\n' "name='$1'" "kernel='/run/vmlinux'" "ramdisk='/run/domain.img'" "memory=${memory:-224}" \
@@ -18,7 +21,7 @@ start() {
     say "start $1"
     # libxl gives a backend ten seconds, whatever the machine: a busy one gets more tries.
     attempts=$patience
-    until xl create -q "/run/$1.cfg"; do
+    until xl create -q $paused "/run/$1.cfg"; do
         attempts=$((attempts - 1))
         [ $attempts -gt 0 ] || fail "xl create $1"
     done
