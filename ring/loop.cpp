@@ -21,6 +21,7 @@ namespace {
 constexpr auto slow_poll = 1s;            // a lost event costs this much
 constexpr unsigned first_backed_off = 2;  // the second spurious event in a row is the first that waits
 constexpr auto longest_back_off = 1000ms;
+constexpr unsigned most_reaped = 8;       // completions a round, before the devices are polled
 constexpr unsigned most_rounds_late = 4;  // so many rounds may a busy loop keep a watch from the kernel
 
 Loop::Clock::duration back_off(unsigned spurious) {
@@ -224,8 +225,10 @@ struct Loop::Impl {
         }
         io_uring_cqe* cqe = nullptr;
         if (io_uring_peek_cqe(&ring, &cqe) != 0) return any;
-        // What was there when the turn began: a descriptor that stays ready completes again as soon as it is looked at.
-        for (unsigned left = io_uring_cq_ready(&ring); left > 0 && io_uring_peek_cqe(&ring, &cqe) == 0; --left) {
+        // Some of what was there when the round began: a descriptor that stays ready completes again as soon as it is
+        // looked at, and what many requests have ended with shall begin to go out before the last of them was seen.
+        for (unsigned left = std::min(io_uring_cq_ready(&ring), most_reaped);
+             left > 0 && io_uring_peek_cqe(&ring, &cqe) == 0; --left) {
             const std::uint64_t id = io_uring_cqe_get_data64(cqe);
             const int result = cqe->res;
             io_uring_cqe_seen(&ring, cqe);
@@ -316,7 +319,10 @@ struct Loop::Impl {
         return poll_devices() || reaped || timed;
     }
 
+    // Not while the kernel has something of ours to do: it wakes us, and it may need this very processor for it (the
+    // work queue on which a file system ends direct writes is bound to one).
     bool spin() {
+        if (asked.size() != asked_free.size() || !requests.empty()) return false;
         submit_all();
         const auto until = Clock::now() + options.spin;
         do {
@@ -412,6 +418,11 @@ io_uring_sqe* Loop::prepare(KernelAnswers& who, std::uint32_t token) {
     io_uring_sqe* entry = impl_->sqe();
     io_uring_sqe_set_data64(entry, impl_->ask(who, token));
     return entry;
+}
+
+void Loop::submit_prepared() {
+    impl_->enable();
+    if (impl_->submission_due()) impl_->submit_all();
 }
 
 void Loop::forget(KernelAnswers& who) { impl_->forget(who); }

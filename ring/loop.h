@@ -48,7 +48,8 @@ class Loop {
 
     struct Options {
         unsigned entries = 256;
-        std::chrono::microseconds spin{0};  // how long to poll idle rings before sleeping; 0: do not
+        std::chrono::microseconds spin{
+            0};  // how long to poll idle rings before sleeping, unless the kernel works for us
     };
     static Result<std::unique_ptr<Loop>> make(Options options);
     static Result<std::unique_ptr<Loop>> make() { return make(Options{}); }
@@ -92,6 +93,8 @@ class Loop {
     // this loop, and no allocation. What the entry points at is only read when the turn ends: it has to stay until
     // then, buffers until answered().
     io_uring_sqe* prepare(KernelAnswers& who, std::uint32_t token);
+    // Not at the turn's end but now: what was prepared goes to the kernel.
+    void submit_prepared();
     // Waits until the kernel is done with everything that `who` prepared: its buffers may go, it hears of nothing more.
     void forget(KernelAnswers& who);
 

@@ -48,6 +48,10 @@ class Host {
     // Every Io is done before submit() returns: then `shared` may be views that are good for this turn only.
     virtual bool immediate() const { return false; }
 
+    // How many requests may be done before the frontend hears of the first: few where each takes a while, for the two
+    // sides then work at the same time.
+    virtual std::uint32_t batch() const { return 4; }
+
     // Starts it. Calls Completions::done() now or later, whatever happens. Order among Ios in flight is not kept.
     virtual void submit(const Io& io) = 0;
 

@@ -16,7 +16,7 @@ constexpr unsigned most_fruitless = 100;
 }  // namespace
 
 void allow_file_host(WorkerPolicy& policy) {
-    policy.system_calls.push_back(SYS_flock);
+    for (const int call : {SYS_flock, SYS_preadv, SYS_pwritev, SYS_fallocate}) policy.system_calls.push_back(call);
     for (const std::uint8_t operation : {IORING_OP_READV, IORING_OP_WRITEV, IORING_OP_FSYNC, IORING_OP_FALLOCATE})
         policy.operations.push_back(operation);
     // A worker is sealed before it is known which disk it will get.
@@ -29,15 +29,19 @@ Result<std::unique_ptr<Host>> make_file_host(WorkerContext& context, const Confi
     return std::make_unique<FileHost>(
         std::move(file),
         FileHost::Options{.geometry = config.geometry,
-                          .shared_lock = config.shared_target || config.geometry.read_only()},
-        [&loop = context.loop](KernelAnswers& answers) { return make_ring_kernel(loop, answers); }, completions,
-        context.log);
+                          .shared_lock = config.shared_target || config.geometry.read_only(),
+                          .immediate = config.in_memory},
+        [&loop = context.loop, immediate = config.in_memory](KernelAnswers& answers) {
+            return immediate ? make_immediate_kernel(answers) : make_ring_kernel(loop, answers);
+        },
+        completions, context.log);
 }
 
 FileHost::FileHost(Fd file, Options options, const MakeKernel& kernel, Completions& completions, Log& log)
     : file_(std::move(file)),
       geometry_(options.geometry),
       shared_lock_(options.shared_lock),
+      immediate_(options.immediate),
       completions_(completions),
       log_(log),
       kernel_(kernel(*this)) {}

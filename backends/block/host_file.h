@@ -1,5 +1,6 @@
 // A regular file or a raw block device, through the worker's io_uring: nothing is read or written with the processor,
-// the frontend's pages go to the kernel in place.
+// the frontend's pages go to the kernel in place. A file in memory (tmpfs) is read and written by plain system calls:
+// io_uring would wake a thread of its own for each of its requests, which costs more than the copy.
 //
 // The lock. A worker's descriptor is an open file description of its own (target.h), and the first thing done with it
 // is flock(LOCK_EX): LOCK_SH where the disk is read-only or shared. The lock of a worker that died is released when the
@@ -34,6 +35,7 @@ class FileHost final : public Host, private KernelAnswers {
     struct Options {
         Geometry geometry;
         bool shared_lock = false;
+        bool immediate = false;  // the kernel's answers come before its calls return
     };
     // For tests: with a kernel of their own. It is made with what shall hear its answers.
     using MakeKernel = std::function<std::unique_ptr<Kernel>(KernelAnswers&)>;
@@ -41,7 +43,9 @@ class FileHost final : public Host, private KernelAnswers {
 
     bool ready() override;
     Geometry geometry() const override { return geometry_; }
+    bool immediate() const override { return immediate_; }
     void submit(const Io& io) override;
+    void flush_batch() override { kernel_->submit(); }
     void resized(std::uint64_t sectors) override { geometry_.sectors = sectors; }
     std::size_t pending() const override { return works_.size() - free_.size(); }
 
@@ -63,7 +67,7 @@ class FileHost final : public Host, private KernelAnswers {
 
     Fd file_;
     Geometry geometry_;
-    bool shared_lock_ = false, locked_ = false, complained_ = false;
+    bool shared_lock_ = false, immediate_ = false, locked_ = false, complained_ = false;
     Loop::Clock::time_point since_ = Loop::Clock::now();
     Completions& completions_;
     Log& log_;

@@ -12,6 +12,7 @@ class NullHost final : public Host {
 
     Geometry geometry() const override { return geometry_; }
     bool immediate() const override { return true; }
+    std::uint32_t batch() const override { return 16; }
     void submit(const Io& io) override {
         // Private memory is copied to the frontend afterwards, and must hold nothing of anybody else's (XSA-403).
         if (io.operation == Operation::read) std::fill(io.bounced.begin(), io.bounced.end(), std::byte{});

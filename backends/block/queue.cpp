@@ -7,8 +7,7 @@ namespace caisson::block::backend {
 using namespace std::chrono_literals;
 
 namespace {
-constexpr std::uint32_t batch = 16;          // requests between two publishes: the frontend can start on the first
-constexpr std::uint32_t batches_a_turn = 4;  // then other queues have their turn
+constexpr std::uint32_t most_a_turn = 64;  // requests; then other queues have their turn
 constexpr std::uint32_t mapped_a_millisecond = 4 * GrantCache::pages_a_call;  // of a queue: a call is some 50 us
 constexpr std::uint32_t measured_batches = 16;  // of so many, one is timed where all are done at once
 }  // namespace
@@ -77,18 +76,19 @@ RingQueue<Wire>::RingQueue(Disk& disk, unsigned number, Transport transport, Bac
 template <class Wire>
 Result<bool> RingQueue<Wire>::poll() {
     bool progress = std::exchange(answered_, false);
-    for (std::uint32_t i = 0; i < batches_a_turn; ++i) {
+    const std::uint32_t batch = disk_.host->batch();
+    for (std::uint32_t done = 0; done < most_a_turn; done += batch) {
         if (!waiting_.empty()) continue_waiting();
-        const std::uint32_t taken = waiting_.empty() ? TRY(take()) : 0;
+        const std::uint32_t taken = waiting_.empty() ? TRY(take(batch)) : 0;
         progress |= taken != 0 || std::exchange(answered_, false);
         due_ |= ring_.publish();
         if (std::exchange(due_, false)) {
             channel_.notify();
             stats().notifies_sent.add(1);
         }
+        disk_.host->flush_batch();
         if (taken < batch) break;
     }
-    disk_.host->flush_batch();
     return progress;
 }
 
@@ -99,10 +99,9 @@ Result<bool> RingQueue<Wire>::arm() {
 }
 
 template <class Wire>
-Result<std::uint32_t> RingQueue<Wire>::take() {
+Result<std::uint32_t> RingQueue<Wire>::take(std::uint32_t budget) {
     throttled_ = false;
     if (TRY(ring_.available()) == 0) return 0;
-    std::uint32_t budget = batch;
     if (disk_.throttle.limited()) {
         budget = disk_.throttle.allowance(budget, Clock::now());
         throttled_ = budget == 0;

@@ -1,9 +1,11 @@
 // One ring of a disk: requests out of it, through the host, answers into it.
 //
 // A request's data is reached in one of three ways, as a whole:
-//   in place   a view of the frontend's pages, good for this turn: hosts that are done at once, where the port has
-//   views mapped     persistent grants, kept by the cache bounced    private memory, and a grant copy before or after:
-//   everything else, and what the cache has no place for
+//   * in place: a view of the frontend's pages, good for this turn: for hosts that are done at once, where the port has
+//     views;
+//   * mapped: persistent grants, kept by the cache;
+//   * bounced: private memory, and a grant copy before or after: for everything else, and what the cache has no place
+//     for.
 //
 // Requests that cannot start yet (no room, a barrier, a host that is not ready) wait in the order of the ring, and
 // everything behind them; the ring is not read meanwhile.

@@ -32,7 +32,7 @@ class RingQueue final : public Queue {
     };
     RingQueue(Disk& disk, unsigned number, Transport transport, BackRing<Wire> ring, InFlight<Wire> in_flight);
 
-    Result<std::uint32_t> take();
+    Result<std::uint32_t> take(std::uint32_t budget);
     void continue_waiting();
     void begin(Tag tag, Untrusted<Request>&& request);
     bool start(Tag tag, Call& call);

@@ -34,16 +34,21 @@ int open_flags(const TargetWishes& wishes, bool direct) {
 
 // A description of its own, of the very same file: by our descriptor, not by a name that somebody may have changed.
 Result<Fd> open_again(const Fd& file, const TargetWishes& wishes, bool direct, const std::string& path) {
-    Fd again(::open(proc_path(file).c_str(), open_flags(wishes, direct)));
+    const std::string own = proc_path(file);
+    Fd again(::open(own.c_str(), open_flags(wishes, direct) | O_NOATIME));
+    if (!again && errno == EPERM) again.reset(::open(own.c_str(), open_flags(wishes, direct)));  // not ours
     if (!again) return host_fault(errno, "open", path);
     return again;
 }
 
-bool of_a_network(const Fd& file) {
+std::uint32_t file_system_of(const Fd& file) {
     struct statfs fs{};
-    if (::fstatfs(file.get(), &fs) != 0) return false;
+    return ::fstatfs(file.get(), &fs) == 0 ? static_cast<std::uint32_t>(fs.f_type) : 0;
+}
+
+bool of_a_network(const Fd& file) {
     constexpr std::uint32_t nfs = 0x6969, smb2 = 0xFE534D42, cifs = 0xFF534D42, ceph = 0x00C36400, v9 = 0x01021997;
-    const auto type = static_cast<std::uint32_t>(fs.f_type);
+    const std::uint32_t type = file_system_of(file);
     return type == nfs || type == smb2 || type == cifs || type == ceph || type == v9 || type == FUSE_SUPER_MAGIC;
 }
 
@@ -107,6 +112,8 @@ Status open_file(Target& target) {
     if (S_ISBLK(status.st_mode)) {
         TRY(describe_device(target.file, path, status, geometry));
     } else if (S_ISREG(status.st_mode)) {
+        const std::uint32_t type = file_system_of(target.file);
+        target.in_memory = type == TMPFS_MAGIC || type == RAMFS_MAGIC;
         geometry.sector_size = geometry.physical_sector_size = target.wishes.sector_size;
         geometry.physical_sector_size = std::max<std::uint32_t>(
             geometry.sector_size, std::min<std::uint32_t>(static_cast<std::uint32_t>(status.st_blksize), page_size));
@@ -212,7 +219,7 @@ struct NbdConnections {
 }  // namespace
 
 Result<Target> open_target(const TargetName& name, const TargetWishes& wishes) {
-    Target target{.name = name, .wishes = wishes, .geometry = {}, .direct_io = false, .file = {}};
+    Target target{.name = name, .wishes = wishes, .geometry = {}, .file = {}};
     Geometry& geometry = target.geometry;
     geometry.sector_size = geometry.physical_sector_size = wishes.sector_size;
     geometry.flush = geometry.barrier = true;
@@ -238,7 +245,7 @@ Result<Target> open_target(const TargetName& name, const TargetWishes& wishes) {
 
 void Target::describe(Config& config) const {
     config.host = name.kind;
-    config.direct_io = direct_io;
+    config.in_memory = in_memory;
     config.shared_target = wishes.shared;
     config.geometry = geometry;
 }

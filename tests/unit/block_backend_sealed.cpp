@@ -45,6 +45,11 @@ TEST_CASE("a sealed worker does everything that a disk is asked, on every host")
     const TemporaryFile file(1 << 20);
     Nbdkit server({"memory", "1M"});
     std::vector<std::string> targets{"null:1M", "memory:1M", file.path()};
+    std::optional<TemporaryFolder> in_memory;
+    if (std::filesystem::exists("/dev/shm"))
+        targets.push_back(in_memory.emplace("/dev/shm").file("disk", 1 << 20));
+    else
+        WARN("skipped: a file in memory: there is no /dev/shm");
     if (server.pid >= 0)
         targets.push_back("nbd:unix:" + server.socket);
     else

@@ -34,11 +34,12 @@ struct Device : Polled {
     bool arm() override { return work > 0; }
 };
 
-std::unique_ptr<Loop> make_loop() {
-    auto loop = Loop::make();
+std::unique_ptr<Loop> need_loop(Loop::Options options) {
+    auto loop = Loop::make(options);
     REQUIRE(loop);
     return std::move(*loop);
 }
+std::unique_ptr<Loop> make_loop() { return need_loop({}); }
 
 }  // namespace
 
@@ -162,6 +163,42 @@ TEST_CASE("a prepared request is answered once with its token, and not at all to
     CHECK(std::ranges::adjacent_find(asker.tokens) == asker.tokens.end());
     CHECK(asker.tokens.back() == 999);
     CHECK(gone.tokens.size() == before);
+}
+
+TEST_CASE("a loop that waits for the kernel sleeps, however long it was told to poll") {
+    struct Asker : KernelAnswers {
+        int answers = 0;
+        void answered(std::uint32_t, int) override { ++answers; }
+    } asker;
+    auto loop = need_loop({.spin = 1h});
+    ChannelPair pair;
+    Device device;
+    const auto served = loop->serve(device, {&pair.near});
+    __kernel_timespec soon{.tv_sec = 0, .tv_nsec = 20'000'000};
+    io_uring_prep_timeout(loop->prepare(asker, 1), &soon, 0, 0);
+    while (asker.answers == 0) loop->turn(1s);
+    CHECK(device.polls < 100);
+    CHECK(loop->sleeps() > 0);
+}
+
+TEST_CASE("the devices are polled before the last of many completions was seen") {
+    struct Asker : KernelAnswers {
+        int answers = 0;
+        void answered(std::uint32_t, int) override { ++answers; }
+    } asker;
+    struct Watching : Polled {
+        Asker& asker;
+        std::vector<int> seen;
+        explicit Watching(Asker& a) : asker(a) {}
+        bool poll() override { return seen.push_back(asker.answers), false; }
+        bool arm() override { return false; }
+    } device(asker);
+    auto loop = make_loop();
+    ChannelPair pair;
+    const auto served = loop->serve(device, {&pair.near});
+    for (std::uint32_t token = 0; token < 64; ++token) io_uring_prep_nop(loop->prepare(asker, token));
+    while (asker.answers < 64) loop->turn(1s);
+    CHECK(std::ranges::count_if(device.seen, [](int n) { return n > 0 && n < 64; }) >= 7);
 }
 
 TEST_CASE("more can be registered before the first turn than the kernel's queue has places") {
