@@ -1,8 +1,10 @@
 /* A fio engine: ioengine=external:/PATH/caisson-fio.so, filename=xvda. Built against the headers of the fio that runs
  * it (FIO_IOOPS_VERSION); fio.h is C and nothing else, so this is. What it does is disk_c.h's.
  *
- * Polled: getevents looks at the ring until there is enough, and sleeps only with sleep=1. */
+ * getevents polls the ring for a while before it sleeps until the backend's event; see poll_us. Requests that fio
+ * queues one by one reach the backend several at a time, at the latest when fio asks for an end. */
 #include <errno.h>
+#include <limits.h>
 #include <stdbool.h>
 #include <stdlib.h>
 #include <string.h>
@@ -12,12 +14,12 @@
 
 #include "frontends/block/disk_c.h"
 
-enum { page = 4096, longest_reason = 256, sleep_ms = 100 };
+enum { page = 4096, longest_reason = 256, sleep_ms = 100, most_held = 8, polls_a_look = 64 };
 
 struct settings {
     void* unused; /* fio takes an offset of 0 for none */
-    int zero_copy, sleep;
-    unsigned queues, ring_order;
+    int zero_copy;
+    unsigned poll_us, queues, ring_order;
 };
 
 struct engine {
@@ -25,6 +27,8 @@ struct engine {
     struct io_u** ended;
     struct caisson_disk_end* ends;
     bool zero_copy;
+    bool paced;    /* fio itself waits between requests: none may be held back meanwhile */
+    unsigned held; /* taken, and the backend not yet told of */
 };
 
 static struct fio_option options[] = {
@@ -39,12 +43,12 @@ static struct fio_option options[] = {
         .group = FIO_OPT_G_INVALID,
     },
     {
-        .name = "sleep",
-        .lname = "Sleep",
-        .type = FIO_OPT_BOOL,
-        .off1 = offsetof(struct settings, sleep),
-        .help = "Wait for the backend's event instead of polling",
-        .def = "0",
+        .name = "poll_us",
+        .lname = "Poll",
+        .type = FIO_OPT_INT,
+        .off1 = offsetof(struct settings, poll_us),
+        .help = "Microseconds to look for an end before sleeping until the backend's event; 0: sleep at once",
+        .def = "20",
         .category = FIO_OPT_C_ENGINE,
         .group = FIO_OPT_G_INVALID,
     },
@@ -124,6 +128,8 @@ static int init(struct thread_data* td) {
     engine->ended = calloc(td->o.iodepth, sizeof *engine->ended);
     engine->ends = calloc(td->o.iodepth, sizeof *engine->ends);
     if (engine->ended == NULL || engine->ends == NULL) return ENOMEM;
+    engine->paced = td->o.thinktime != 0 || td->o.rate[0] | td->o.rate[1] | td->o.rate[2] | td->o.rate_iops[0] |
+                                                td->o.rate_iops[1] | td->o.rate_iops[2];
     return open_disk(td, &engine->disk);
 }
 
@@ -163,7 +169,7 @@ static enum fio_q_status queue(struct thread_data* td, struct io_u* io_u) {
     const int error = caisson_disk_submit(engine->disk, &request);
     if (error == 0) return FIO_Q_QUEUED;
     if (error == EAGAIN) { /* with nothing in flight fio asks again and again, and never for events */
-        caisson_disk_poll(engine->disk, NULL, 0, ((struct settings*)td->eo)->sleep ? 1 : 0);
+        caisson_disk_poll(engine->disk, NULL, 0, 1);
         return FIO_Q_BUSY;
     }
     io_u->error = error;
@@ -172,32 +178,39 @@ static enum fio_q_status queue(struct thread_data* td, struct io_u* io_u) {
 
 static int commit(struct thread_data* td) {
     struct engine* engine = td->io_ops_data;
+    if (!engine->paced && ++engine->held < most_held) return 0;
+    engine->held = 0;
     caisson_disk_doorbell(engine->disk);
     return 0;
 }
 
-static bool late(const struct timespec* start, const struct timespec* limit) {
+static long long now_ns(void) {
     struct timespec now;
     clock_gettime(CLOCK_MONOTONIC, &now);
-    const long long passed = (now.tv_sec - start->tv_sec) * 1000000000LL + (now.tv_nsec - start->tv_nsec);
-    return passed >= limit->tv_sec * 1000000000LL + limit->tv_nsec;
+    return now.tv_sec * 1000000000LL + now.tv_nsec;
 }
 
 static int getevents(struct thread_data* td, unsigned int min, unsigned int max, const struct timespec* limit) {
     struct engine* engine = td->io_ops_data;
-    const int wait = ((struct settings*)td->eo)->sleep ? sleep_ms : 0;
-    struct timespec start;
-    unsigned int count = 0;
-    if (limit != NULL) clock_gettime(CLOCK_MONOTONIC, &start);
+    const long long patience = ((struct settings*)td->eo)->poll_us * 1000LL;
+    const long long most = limit == NULL ? LLONG_MAX : limit->tv_sec * 1000000000LL + limit->tv_nsec;
+    long long start = 0, passed = 0;
+    unsigned int count = 0, polls = 0;
+    engine->held = 0; /* the first poll tells */
     do {
-        const unsigned int more =
-            caisson_disk_poll(engine->disk, engine->ends + count, max - count, count < min ? wait : 0);
+        const int wait = count < min && polls > 0 && passed >= patience ? sleep_ms : 0;
+        const unsigned int more = caisson_disk_poll(engine->disk, engine->ends + count, max - count, wait);
         for (unsigned int i = count; i < count + more; ++i) {
             engine->ended[i] = (struct io_u*)(uintptr_t)engine->ends[i].cookie;
             engine->ended[i]->error = (unsigned int)engine->ends[i].error;
         }
         count += more;
-    } while (count < min && !(limit != NULL && late(&start, limit)));
+        if (count >= min) break;
+        if (++polls == 1)
+            start = now_ns();
+        else if (wait != 0 || polls % polls_a_look == 0)
+            passed = now_ns() - start;
+    } while (passed < most);
     return (int)count;
 }
 

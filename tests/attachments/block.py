@@ -115,7 +115,7 @@ def fio(system):
         for zero_copy in 0, 1:
             job = run(disk, **verified, zero_copy=zero_copy)
             check("all was written and read", all(job[way]["io_bytes"] == 16 * MIB for way in ("read", "write")))
-    run("xvdb", **{**verified, "bs": "512"}, sleep=1)
+    run("xvdb", **{**verified, "bs": "512"}, poll_us=0)
     run("xvdb", **{**verified, "bs": "128k", "fsync": 8}, ring_order=0)
     check("a trim is a trim", run("xvda", rw="randtrim", bs="64k", iodepth=4, size=4 * MIB)["trim"]["total_ios"] == 64)
 
