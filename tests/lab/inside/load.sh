@@ -1,0 +1,50 @@
+# Sourced by scenarios whose guest uses /dev/xvda and eth0 (10.0.0.2) while something happens to the driver domain "back": every byte is checked.
+
+# served_by_us: in the driver domain; /run/disk and 10.0.0.1 on br0, behind our backends.
+served_by_us() {
+    modprobe tun; modprobe bridge
+    ip link add br0 type bridge
+    ip addr add 10.0.0.1/24 dev br0
+    ip link set br0 up
+    dd if=/dev/zero of=/run/disk bs=1M count=16 2>/dev/null
+    lab_traffic serve 7001 &
+    httpd -p 7000 -h /tmp
+    caisson devd & devd=$!
+}
+load_begins() {
+    modprobe xen-blkfront; modprobe xen-netfront
+    try 60 test -b /dev/xvda || fail "no /dev/xvda"
+    ip addr add 10.0.0.2/24 dev eth0
+    ip link set eth0 up
+    try 20 ping -c 1 -W 1 10.0.0.1 >/dev/null || fail "no answer to a ping"
+    mkfifo /tmp/stop-disk /tmp/stop-net
+    exec 4<>/tmp/stop-disk 5<>/tmp/stop-net
+    block_load /dev/xvda /tmp/model 1 </tmp/stop-disk >/tmp/disk 2>&1 & disk=$!
+    lab_traffic ask 10.0.0.1 7001 </tmp/stop-net >/tmp/net 2>&1 & net=$!
+    try 60 grep -q ^ready /tmp/disk || fail "the disk: $(tail -1 /tmp/disk)"
+    attachments >/tmp/attachments; dmesg >/tmp/dmesg
+    publish state busy
+}
+load_ends() {
+    echo >&4; echo >&5
+    wait $disk; wait $net
+    attachments | cmp - /tmp/attachments || fail "a device was attached anew"
+    dmesg | diff /tmp/dmesg - | grep '^>'
+    publish words "$(dmesg | diff /tmp/dmesg - | grep -c '^>')"
+    grep -h ^error /tmp/disk /tmp/net
+    publish disk "$(sed -n 's/^end //p' /tmp/disk)"
+    publish net "$(sed -n 's/^end //p' /tmp/net)"
+}
+# The states, rings and event channels of both devices: another attachment has others.
+attachments() { xenstore-ls device; }
+
+# load_was_served NAME: in Dom0, what the guest NAME found at its end.
+load_was_served() {
+    same "words of the kernel of $1" "$(value "$1" words)" 0
+    say "the disk of $1 (sectors checked, lost, torn, elsewhere, errors, requests): $(value "$1" disk)"
+    say "the net of $1 (messages, bytes, errors): $(value "$1" net)"
+    set -- "$1" $(value "$1" disk)
+    same "sectors lost, torn, elsewhere, and errors of the disk" "$3 $4 $5 $6" "0 0 0 0"
+    set -- "$1" $(value "$1" net)
+    same "errors of the net" "$4" 0
+}
