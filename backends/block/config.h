@@ -22,7 +22,7 @@ struct Config {
     std::uint32_t ring_pages = 1;  // of each queue
     bool persistent = false;       // negotiated: both sides have feature-persistent
     bool sectors_are_blocks = false;
-    bool in_memory = false;      // file: on a file system that lives in memory
+    bool in_memory = false;      // file: a RAM disk, or on a file system that lives in memory
     bool shared_target = false;  // file: other devices may write it too ("w!"): not locked
     Geometry geometry;
     RateLimit rate;

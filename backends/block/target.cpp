@@ -2,6 +2,7 @@
 
 #include <linux/fs.h>
 #include <linux/magic.h>
+#include <linux/major.h>
 #include <poll.h>
 #include <sys/file.h>
 #include <sys/ioctl.h>
@@ -111,6 +112,7 @@ Status open_file(Target& target) {
     Geometry& geometry = target.geometry;
     if (S_ISBLK(status.st_mode)) {
         TRY(describe_device(target.file, path, status, geometry));
+        target.in_memory = major(status.st_rdev) == RAMDISK_MAJOR;
     } else if (S_ISREG(status.st_mode)) {
         const std::uint32_t type = file_system_of(target.file);
         target.in_memory = type == TMPFS_MAGIC || type == RAMFS_MAGIC;

@@ -52,7 +52,7 @@ struct Target {
     TargetWishes wishes;
     Geometry geometry;       // flush, discard and info included; `barrier` is the same as flush
     bool direct_io = false;  // what came of the wish
-    bool in_memory = false;  // the file is on a file system that lives in memory: nothing to wait for
+    bool in_memory = false;  // a RAM disk, or on a file system that lives in memory: nothing to wait for
     Fd file;                 // file: never locked, never read; memory: the memfd
 
     // Config's fields that say what the host is: host, in_memory, shared_target, geometry.
