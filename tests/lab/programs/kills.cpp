@@ -1,23 +1,27 @@
-// Kills workers of this domain's controllers, one after the other, and says when.
+// Kills workers of this domain's controllers again and again, and says when.
 //
 // Usage: lab_kills COUNT PAUSE HOLDING...
 //
-// COUNT times SIGKILL, in turns to the worker that holds a file whose name ends with each HOLDING. The next kill comes
-// when that worker has a successor and after up to twice PAUSE milliseconds. Says, a line each:
+// For each HOLDING, beside the others: COUNT times SIGKILL to the worker that holds a file whose name ends so. A worker
+// lives for up to twice PAUSE milliseconds from when it was found. Says, a line each:
 //     kill WHEN HOLDING      CLOCK_MONOTONIC of this domain, in seconds
 //     missed HOLDING         nobody held it for a minute
 // Exit code 1: it missed one.
 #include <signal.h>
 #include <unistd.h>
 
+#include <atomic>
 #include <chrono>
 #include <cstdio>
 #include <cstdlib>
 #include <filesystem>
 #include <fstream>
+#include <mutex>
 #include <random>
+#include <set>
 #include <string>
 #include <thread>
+#include <vector>
 
 namespace {
 
@@ -26,9 +30,14 @@ using Clock = std::chrono::steady_clock;
 namespace fs = std::filesystem;
 
 bool is_worker(const fs::path& process) {
+    static std::set<std::string> kernel;  // its threads: most of what there is, and never anything else
+    static std::mutex mutex;
+    const std::lock_guard lock(mutex);
+    if (kernel.contains(process)) return false;
     std::ifstream file(process / "cmdline");
     std::string program, command;
-    return std::getline(file, program, '\0') && std::getline(file, command, '\0') && command == "worker";
+    if (!std::getline(file, program, '\0')) return kernel.insert(process), false;
+    return std::getline(file, command, '\0') && command == "worker";
 }
 
 bool holds(const fs::path& process, const std::string& ending) {
@@ -49,31 +58,42 @@ pid_t worker_with(const std::string& ending) {
     return 0;
 }
 
-// 0: nobody came in time.
+// 0: nobody came in time. A dead worker keeps its number until it is reaped, and holds nothing.
 pid_t wait_for(const std::string& ending) {
-    for (const auto until = Clock::now() + 60s; Clock::now() < until; std::this_thread::sleep_for(5ms))
+    for (const auto until = Clock::now() + 60s; Clock::now() < until; std::this_thread::sleep_for(20ms))
         if (const pid_t pid = worker_with(ending)) return pid;
     return 0;
+}
+
+// False: it missed one.
+bool kill_some(int kills, int pause, const std::string& holding, unsigned seed) {
+    std::minstd_rand random(seed);
+    std::uniform_int_distribution<int> pauses(0, 2 * pause);
+    for (int i = 0; i <= kills; ++i) {
+        const pid_t pid = wait_for(holding);
+        if (pid == 0) return std::printf("missed %s\n", holding.c_str()), false;
+        if (i == kills) break;  // the last one has its successor, too
+        std::this_thread::sleep_for(std::chrono::milliseconds(pauses(random)));
+        const std::chrono::duration<double> now = Clock::now().time_since_epoch();
+        ::kill(pid, SIGKILL);
+        std::printf("kill %.6f %s\n", now.count(), holding.c_str());
+    }
+    return true;
 }
 
 }  // namespace
 
 int main(int count, char** words) {
     if (count < 4) return std::fprintf(stderr, "usage: %s COUNT PAUSE HOLDING...\n", words[0]), 2;
-    const int kills = std::atoi(words[1]), kinds = count - 3;
-    std::minstd_rand random(1);
-    std::uniform_int_distribution<int> pause(0, 2 * std::atoi(words[2]));
-    for (int i = 0; i < kills; ++i) {
-        const std::string holding = words[3 + i % kinds];
-        const pid_t pid = wait_for(holding);
-        if (pid == 0) return std::printf("missed %s\n", holding.c_str()), 1;
-        const std::chrono::duration<double> now = Clock::now().time_since_epoch();
-        ::kill(pid, SIGKILL);
-        std::printf("kill %.6f %s\n", now.count(), holding.c_str());
-        std::fflush(stdout);
-        std::this_thread::sleep_for(std::chrono::milliseconds(pause(random)));
+    std::setvbuf(stdout, nullptr, _IOLBF, 0);
+    std::atomic<bool> good = true;
+    {
+        std::vector<std::jthread> threads;
+        for (int i = 3; i < count; ++i)
+            threads.emplace_back([&, i] {
+                if (!kill_some(std::atoi(words[1]), std::atoi(words[2]), words[i], static_cast<unsigned>(i)))
+                    good = false;
+            });
     }
-    for (int i = 0; i < kinds; ++i)
-        if (wait_for(words[3 + i]) == 0) return std::printf("missed %s\n", words[3 + i]), 1;
-    return 0;
+    return good ? 0 : 1;
 }

@@ -12,7 +12,7 @@ back() {
     served_by_us
     publish state ready
     told kill yes 200
-    lab_kills $kills 300 /run/disk /dev/net/tun >/tmp/kills || fail "$(tail -1 /tmp/kills)"
+    lab_kills $((kills / 2)) 300 /run/disk /dev/net/tun >/tmp/kills || fail "$(tail -1 /tmp/kills)"
     publish kills "$(grep -c ^kill /tmp/kills)"
     publish killed yes
 }
