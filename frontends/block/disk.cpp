@@ -85,6 +85,7 @@ class Disk::Impl final : public EndpointHost {
     void update(std::vector<std::byte> message) override;
     void timer(std::optional<std::chrono::milliseconds> delay) override;
 
+    bool owns(Buffer buffer) const { return fits<std::uint32_t>(buffer.first, buffer.pages, requests_->pool().size()); }
     int submit(const Request& request);
     std::span<const Ended> poll();
     void start_job(Part whole, Callback done);
@@ -306,6 +307,7 @@ void Disk::Impl::ended(Tag tag, std::uint64_t cookie, int error) {
 int Disk::Impl::submit(const Request& request) {
     if (!connected()) return EAGAIN;
     if (const int error = path_->check(request.operation, request.secure, request.offset, request.length)) return error;
+    if (request.buffer && !owns(*request.buffer)) return EINVAL;
     const bool moves_data = request.operation != Operation::flush && request.operation != Operation::discard;
     const iovec one{request.data.data(), request.data.size()};
     std::span<const iovec> data = request.parts;
@@ -438,7 +440,9 @@ Result<Disk::Buffer> Disk::buffer(std::size_t bytes) {
     if (!first) return host_fault(ENOSPC, "buffer");
     return Buffer{*first, static_cast<std::uint32_t>(pages)};
 }
-void Disk::give_back(Buffer buffer) { impl_->requests_->pool().give_back_run(buffer.first, buffer.pages); }
+void Disk::give_back(Buffer buffer) {
+    if (impl_->owns(buffer)) impl_->requests_->pool().give_back_run(buffer.first, buffer.pages);
+}
 SharedSpan Disk::memory(Buffer buffer) const {
     return impl_->path_ ? impl_->path_->memory(buffer.first, buffer.pages) : SharedSpan();
 }

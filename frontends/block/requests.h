@@ -65,6 +65,7 @@ class Requests {
     unsigned count() const { return most_tags - static_cast<unsigned>(free_.size()); }
     bool full() const { return free_.empty(); }
     PagePool& pool() { return pool_; }
+    const PagePool& pool() const { return pool_; }
 
     static std::uint32_t pages_of(Operation operation, std::uint64_t length) {
         if (operation == Operation::flush || operation == Operation::discard) return 0;

@@ -115,6 +115,17 @@ TEST_CASE("Data may lie in many pieces of memory, or in pages of the arena") {
     REQUIRE(back == test_bytes(10240, 6));
 }
 
+TEST_CASE("A Buffer that the disk never gave out is refused, and gives nothing back") {
+    BlockWorld world;
+    const auto disk = world.disk();
+    for (const Disk::Buffer forged : {Disk::Buffer{65535, 1}, Disk::Buffer{0, 1u << 20}, Disk::Buffer{1, ~0u}}) {
+        CHECK(disk->submit({.operation = Operation::write, .length = 4096, .buffer = forged}) == EINVAL);
+        CHECK(disk->memory(forged).empty());
+        disk->give_back(forged);
+    }
+    write_and_read_back(world, *disk, 0, 65536, 1);
+}
+
 TEST_CASE("Flush and discard end well, and a discarded range of memory reads as zero") {
     BlockWorld world;
     const auto disk = world.disk();
