@@ -48,7 +48,7 @@ static struct fio_option options[] = {
         .type = FIO_OPT_INT,
         .off1 = offsetof(struct settings, poll_us),
         .help = "Microseconds to look for an end before sleeping until the backend's event; 0: sleep at once",
-        .def = "20",
+        .def = "1000",
         .category = FIO_OPT_C_ENGINE,
         .group = FIO_OPT_G_INVALID,
     },

@@ -64,7 +64,7 @@ class Window {
     // and from here on everything is copied.
     bool lost() const { return lost_; }
     void busy(const Disk::Buffer& buffer, bool busy) {
-        std::fill_n(in_flight_.begin() + (buffer.first - pages_.first), buffer.pages, busy);
+        std::fill_n(in_flight_.begin() + (buffer.first - pages_.first), buffer.pages, std::uint8_t{busy});
     }
 
   private:
@@ -78,7 +78,7 @@ class Window {
             pages_ = {run->first, pages_.pages + run->pages};
             bytes -= std::min(bytes, run->pages * page_size);
         }
-        in_flight_.assign(pages_.pages, false);
+        in_flight_.assign(pages_.pages, 0);
         return 0;
     }
 
@@ -103,7 +103,7 @@ class Window {
 
     std::vector<Disk::Buffer> runs_;
     Disk::Buffer pages_;
-    std::vector<bool> in_flight_;
+    std::vector<std::uint8_t> in_flight_;  // by page
     void* at_ = nullptr;
     void* source_ = nullptr;
     std::size_t bytes_ = 0;
