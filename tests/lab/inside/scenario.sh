@@ -43,13 +43,13 @@ measure() {
 }
 # await NAME KEY VALUE SECONDS: until the domain has published it.
 await() {
-    path=/local/domain/$(id_of "$1")/data i=$(($4 * 2 * patience))
+    path=/local/domain/$(id_of "$1")/data i=$(($4 * patience))
     until [ "$(xenstore-read "$path/$2" 2>/dev/null)" = "$3" ]; do
         for id in $ids; do
             why=$(xenstore-read "/local/domain/$id/data/failed" 2>/dev/null) && fail "domain $id: $why"
         done
         [ "$i" -gt 0 ] || fail "$1 did not publish $2=$3 in $4 s"
-        i=$((i - 1)); sleep 0.5
+        i=$((i - 1)); sleep 1
     done
     say "$1 published $2=$3"
 }

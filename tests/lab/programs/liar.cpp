@@ -1,4 +1,4 @@
-// A guest without manners: a frontend that lies through the port of real Xen.
+// A guest without manners: a frontend that lies, through whichever port there is.
 //
 // Usage: lab_liar DEVICE SEED ROUNDS       DEVICE: device/vbd/51712, device/vif/0 or device/console/1
 //
@@ -18,8 +18,8 @@
 #include "protocols/block.h"
 #include "protocols/console.h"
 #include "protocols/net.h"
+#include "ring/port.h"
 #include "ring/store.h"
-#include "ring/xen/port.h"
 
 using namespace caisson;
 using namespace std::chrono_literals;
@@ -65,7 +65,10 @@ class Liar {
     enum class Wanted : std::uint8_t { a_word, nothing };
 
     Liar(std::string device, std::uint32_t seed)
-        : device_(std::move(device)), random_(seed), store_(need(Store::open(""))), xen_(need(xen::open())) {
+        : device_(std::move(device)),
+          random_(seed),
+          store_(need(Store::open(""))),
+          xen_(need(open_hypervisor(find_hypervisor()))) {
         backend_ = need(store_.read(device_ + "/backend")).value_or("");
         peer_ =
             DomainId(static_cast<std::uint16_t>(std::stoul(need(store_.read(device_ + "/backend-id")).value_or("0"))));
@@ -191,8 +194,11 @@ class Liar {
         };
     }
 
-    void packet(std::uint32_t count, net::TxRequest request) {
-        for (std::uint32_t i = 0; i < count; ++i, ++request.id) first_.slot(i, request);
+    void packet(std::uint32_t count, net::TxRequest request, bool ends = false) {
+        for (std::uint32_t i = 0; i < count; ++i, ++request.id) {
+            if (i + 1 == count && ends) request.flags = 0;
+            first_.slot(i, request);
+        }
         first_.producer(count);
     }
     Lies of_packets() {
@@ -208,7 +214,8 @@ class Liar {
             {"a packet of no bytes", [=, this] { packet(1, tx(ref_of(2), 0, 0, 0)); }},
             {"a packet of 64 KiB in one slot", [=, this] { packet(1, tx(ref_of(2), 0, 0, 65535)); }},
             {"a chain without an end", [=, this] { packet(200, tx(ref_of(2), 0, tx_flag::more_data, 2000)); }},
-            {"fragments larger than their packet", [=, this] { packet(3, tx(ref_of(2), 0, tx_flag::more_data, 100)); }},
+            {"fragments larger than their packet",
+             [=, this] { packet(3, tx(ref_of(2), 0, tx_flag::more_data, 100), true); }},
             {"extra information without an end", [=, this] { packet(200, tx(0x01010101, 0x0101, 0xFFFF, 0x0101)); }},
             {"places for packets that are none",  // what is broadcast comes along
              [this] {

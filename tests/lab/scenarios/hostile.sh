@@ -24,6 +24,8 @@ back() {
 }
 
 neighbour() {
+    publish state up
+    told begin yes 90
     load_begins
     told stop yes 280
     load_ends
@@ -31,6 +33,8 @@ neighbour() {
 }
 
 liar() {
+    publish state up
+    told begin yes 180
     # The kernel has taken the console: hvc_xen is built in.
     echo console-1 >/sys/bus/xen/drivers/xenconsole/unbind
     for device in $lied_to; do
@@ -44,12 +48,16 @@ liar() {
     publish state done
 }
 
+# Both are there before there is any load: libxl gives a backend ten seconds.
 dom0() {
     start back
     await back state ready 60
     start neighbour
-    await neighbour state busy 90
     start liar
+    await liar state up 90
+    tell neighbour begin yes
+    await neighbour state busy 90
+    tell liar begin yes
     await liar state done 220
     tell neighbour stop yes
     await neighbour state done 60
