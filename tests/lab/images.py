@@ -37,7 +37,8 @@ class Image:
         self.text("etc/passwd", "root:x:0:0:root:/root:/bin/sh\n")
         self.text("etc/group", "root:x:0:\n")
         shutil.copytree(LAB / "inside", root / "lab")
-        shutil.copytree(LAB / "scenarios", root / "lab/scenarios")
+        for folder in ("scenarios", "truth"):
+            shutil.copytree(LAB / folder, root / "lab" / folder)
 
     def text(self, name, content):
         (self.root / name).parent.mkdir(parents=True, exist_ok=True)

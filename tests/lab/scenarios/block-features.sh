@@ -1,6 +1,7 @@
 # Our block backend feature by feature under stock xen-blkfront; the guest's root file system lies on our disk, too.
 draft="it was not seen to pass yet"
 limit=260
+memory=320
 
 back_cfg="driver_domain=1"
 guest_words="root=/dev/xvda"
@@ -11,8 +12,9 @@ disk=['format=raw,vdev=xvda,access=w,backendtype=phy,backend=back,target=/run/ro
 back() {
     mkdir -p /tmp/root/proc /tmp/root/sys /tmp/root/dev /tmp/root/run /tmp/root/tmp
     cp -a /bin /sbin /usr /lib /lib64 /etc /lab /tmp/root/
+    rm -f /tmp/root/usr/bin/test_* /tmp/root/usr/bin/caisson  # the guest needs none of them, and copying is slow
     touch /tmp/root/on-disk
-    mke2fs -q -t ext4 -d /tmp/root /run/root 80M || fail "mke2fs"
+    /usr/bin/mke2fs -q -t ext4 -d /tmp/root /run/root 80M || fail "mke2fs"
     rm -rf /tmp/root
     dd if=/dev/urandom of=/run/data bs=1M count=8 2>/dev/null
     caisson devd &
@@ -84,12 +86,12 @@ dom0() {
     same "queues that were agreed on" "$(key multi-queue-num-queues)" 2
     same "queues of the disk" "$(value guest queues)" 2
     [ "$(value guest busy-queues)" -ge 3 ] || fail "only $(value guest busy-queues) queues of the two disks were used"
-    same "pages of a ring, as an order" "$(key ring-page-order)" 4
-    key queue-1/ring-ref15 >/dev/null || fail "the second queue has no 16th page"
+    same "pages of a ring, as an order" "$(key ring-page-order)" 1
+    key queue-1/ring-ref1 >/dev/null || fail "the second queue has no second page"
     same "persistent grants" "$(key feature-persistent)" 1
-    same "KiB in a request, by indirect segments" "$(value guest request-kb)" 1024
+    same "KiB in a request, by indirect segments" "$(value guest request-kb)" 256
     same "the cache" "$(value guest cache)" "write back"
-    same "4 MiB in requests of 1 MiB, read by the guest" "$(value guest read)" "$(value guest data)"
+    same "4 MiB in requests of 256 KiB, read by the guest" "$(value guest read)" "$(value guest data)"
     same "the same, in the driver domain" "$(value back written)" "$(value guest data)"
     [ "$(value guest discard-max)" -gt 0 ] || fail "no discard"
     same "bytes left after a discard" "$(value guest zeros)" 0
