@@ -30,14 +30,16 @@ using Clock = std::chrono::steady_clock;
 namespace fs = std::filesystem;
 
 bool is_worker(const fs::path& process) {
-    static std::set<std::string> kernel;  // its threads: most of what there is, and never anything else
+    static std::set<std::string> others;  // the kernel's threads: most of what there is. Nobody's exec looks like one
     static std::mutex mutex;
     const std::lock_guard lock(mutex);
-    if (kernel.contains(process)) return false;
+    if (others.contains(process)) return false;
+    std::error_code none;
+    if (fs::read_symlink(process / "exe", none); none == std::errc::no_such_file_or_directory)
+        return others.insert(process), false;
     std::ifstream file(process / "cmdline");
     std::string program, command;
-    if (!std::getline(file, program, '\0')) return kernel.insert(process), false;
-    return std::getline(file, command, '\0') && command == "worker";
+    return std::getline(file, program, '\0') && std::getline(file, command, '\0') && command == "worker";
 }
 
 bool holds(const fs::path& process, const std::string& ending) {
