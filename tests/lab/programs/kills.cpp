@@ -11,6 +11,7 @@
 #include <unistd.h>
 
 #include <atomic>
+#include <cerrno>
 #include <chrono>
 #include <cstdio>
 #include <cstdlib>
@@ -34,9 +35,8 @@ bool is_worker(const fs::path& process) {
     static std::mutex mutex;
     const std::lock_guard lock(mutex);
     if (others.contains(process)) return false;
-    std::error_code none;
-    if (fs::read_symlink(process / "exe", none); none == std::errc::no_such_file_or_directory)
-        return others.insert(process), false;
+    char byte;
+    if (::readlink((process / "exe").c_str(), &byte, 1) < 0 && errno == ENOENT) return others.insert(process), false;
     std::ifstream file(process / "cmdline");
     std::string program, command;
     return std::getline(file, program, '\0') && std::getline(file, command, '\0') && command == "worker";
