@@ -1,15 +1,14 @@
 #include "ring/loop.h"
 
-#include <liburing.h>
 #include <sys/eventfd.h>
 
 #include <algorithm>
 #include <atomic>
-#include <deque>
 #include <map>
 #include <unordered_map>
 #include <vector>
 
+#include "ring/detail/kernel_queue.h"
 #include "ring/fd.h"
 
 namespace caisson {
@@ -21,8 +20,6 @@ namespace {
 constexpr auto slow_poll = 1s;            // a lost event costs this much
 constexpr unsigned first_backed_off = 2;  // the second spurious event in a row is the first that waits
 constexpr auto longest_back_off = 1000ms;
-constexpr unsigned most_reaped = 8;       // completions a round, before the devices are polled
-constexpr unsigned most_rounds_late = 4;  // so many rounds may a busy loop keep a watch from the kernel
 
 Loop::Clock::duration back_off(unsigned spurious) {
     if (spurious < first_backed_off) return 0ms;
@@ -51,13 +48,6 @@ struct Bell {
     bool worked = false;  // there was progress since the last event, and the next one may have been sent for it
 };
 
-// A request of prepare(): its place in the table is what the kernel brings back, with this bit.
-constexpr std::uint64_t asked_bit = std::uint64_t{1} << 63;
-struct Asked {
-    KernelAnswers* who = nullptr;  // null: free, or forgotten
-    std::uint32_t token = 0;
-};
-
 struct Served {
     std::uint64_t id = 0;
     Polled* device = nullptr;  // null: withdrawn
@@ -68,55 +58,27 @@ struct Served {
 
 struct Loop::Impl {
     explicit Impl(Options o) : options(o) {}
-    ~Impl() {
-        if (ring_made) io_uring_queue_exit(&ring);
-    }
 
-    io_uring ring{};
-    bool ring_made = false;
     Options options;
     std::uint64_t next_id = 1;
     std::unordered_map<std::uint64_t, std::shared_ptr<Watched>> watches;
     std::unordered_map<std::uint64_t, std::shared_ptr<Timed>> timers;
     std::multimap<Clock::time_point, std::uint64_t> deadlines;
     std::unordered_map<std::uint64_t, std::function<void(int)>> requests;
-    std::vector<Asked> asked;
-    std::vector<std::uint32_t> asked_free;
-    std::deque<std::pair<std::uint64_t, int>> put_aside;  // answers that came while forget() waited for others
     std::vector<std::unique_ptr<Served>> served;
     bool some_withdrawn = false;
-    Clock::time_point last_slow_poll{};
     std::atomic<bool> stopping{false};
     Fd stop_event;
     std::uint64_t stop_watch = 0;
     std::uint64_t sleeps = 0;
-    unsigned listening = 0;    // of what waits for submission: watches
-    unsigned rounds_late = 0;  // how many rounds they have waited
-
-    // A ring is made disabled, so that restrictions can come first; registering them or the first turn enables it.
-    void enable() {
-        if ((ring.flags & IORING_SETUP_R_DISABLED) == 0) return;
-        // By opcode: Debian's liburing 2.3 exports no call of that name.
-        io_uring_register(static_cast<unsigned>(ring.ring_fd), IORING_REGISTER_ENABLE_RINGS, nullptr, 0);
-        ring.flags &= ~static_cast<unsigned>(IORING_SETUP_R_DISABLED);
-    }
-
-    io_uring_sqe* sqe() {
-        io_uring_sqe* entry = io_uring_get_sqe(&ring);
-        if (entry == nullptr) {  // the submission queue is full: hand it over and take the next
-            enable();            // more registrations before the first turn than the queue has places
-            submit_all();
-            entry = io_uring_get_sqe(&ring);
-        }
-        return entry;
-    }
+    detail::KernelQueue kernel;  // the first to go: what it was asked for may write into what the rest holds
 
     void listen(std::uint64_t id, Watched& watch) {
         if (watch.armed) return;
-        io_uring_sqe* entry = sqe();
+        io_uring_sqe* entry = kernel.entry();
         io_uring_prep_poll_add(entry, watch.fd, static_cast<unsigned>(watch.events));
         io_uring_sqe_set_data64(entry, id);
-        ++listening;
+        kernel.may_wait();
         watch.armed = true;
     }
 
@@ -140,10 +102,10 @@ struct Loop::Impl {
         const bool armed = it->second->armed;
         watches.erase(it);
         if (!armed) return;
-        io_uring_sqe* entry = sqe();
+        io_uring_sqe* entry = kernel.entry();
         io_uring_prep_poll_remove(entry, id);
         io_uring_sqe_set_data64(entry, 0);
-        submit_all();  // the descriptor may be closed right after this
+        kernel.submit();  // the descriptor may be closed right after this
     }
 
     void withdraw(std::uint64_t id) {
@@ -157,50 +119,7 @@ struct Loop::Impl {
         }
     }
 
-    std::uint64_t ask(KernelAnswers& who, std::uint32_t token) {
-        if (asked_free.empty()) {
-            asked_free.push_back(static_cast<std::uint32_t>(asked.size()));
-            asked.emplace_back();
-        }
-        const std::uint32_t place = asked_free.back();
-        asked_free.pop_back();
-        asked[place] = {&who, token};
-        return asked_bit | place;
-    }
-
-    void answer(std::uint32_t place, int result) {
-        const Asked one = std::exchange(asked[place], {});
-        asked_free.push_back(place);
-        if (one.who != nullptr) one.who->answered(one.token, result);
-    }
-
-    void forget(const KernelAnswers& who) {
-        std::vector<bool> awaited(asked.size());
-        std::size_t left = 0;
-        for (std::size_t i = 0; i < asked.size(); ++i)
-            if (asked[i].who == &who) asked[i].who = nullptr, awaited[i] = true, ++left;
-        for (auto& [id, result] : put_aside)
-            if (is_awaited(id, awaited)) --left;
-        enable();
-        while (left > 0) {
-            io_uring_cqe* cqe = nullptr;
-            submitted();
-            io_uring_submit_and_wait(&ring, 1);  // interrupted: again
-            while (io_uring_peek_cqe(&ring, &cqe) == 0 && cqe != nullptr) {
-                const std::uint64_t id = io_uring_cqe_get_data64(cqe);
-                put_aside.emplace_back(id, cqe->res);
-                io_uring_cqe_seen(&ring, cqe);
-                if (is_awaited(id, awaited)) --left;
-            }
-        }
-    }
-    static bool is_awaited(std::uint64_t id, const std::vector<bool>& awaited) {
-        const auto place = static_cast<std::uint32_t>(id);
-        return (id & asked_bit) != 0 && place < awaited.size() && awaited[place];
-    }
-
     void complete(std::uint64_t id, int result) {
-        if ((id & asked_bit) != 0) return answer(static_cast<std::uint32_t>(id), result);
         if (const auto request = requests.find(id); request != requests.end()) {
             const auto done = std::move(request->second);
             requests.erase(request);
@@ -217,26 +136,7 @@ struct Loop::Impl {
     }
 
     bool reap() {
-        bool any = !put_aside.empty();
-        while (!put_aside.empty()) {
-            const auto [id, result] = put_aside.front();
-            put_aside.pop_front();
-            if (id != 0) complete(id, result);
-        }
-        io_uring_cqe* cqe = nullptr;
-        if (io_uring_peek_cqe(&ring, &cqe) != 0) return any;
-        // Some of what was there when the round began: a descriptor that stays ready completes again as soon as it is
-        // looked at, and what many requests have ended with shall begin to go out before the last of them was seen.
-        for (unsigned left = std::min(io_uring_cq_ready(&ring), most_reaped);
-             left > 0 && io_uring_peek_cqe(&ring, &cqe) == 0; --left) {
-            const std::uint64_t id = io_uring_cqe_get_data64(cqe);
-            const int result = cqe->res;
-            io_uring_cqe_seen(&ring, cqe);
-            if (id == 0) continue;
-            any = true;
-            complete(id, result);
-        }
-        return any;
+        return kernel.reap([this](std::uint64_t id, int result) { complete(id, result); });
     }
 
     bool run_timers(Clock::time_point now) {
@@ -300,20 +200,8 @@ struct Loop::Impl {
         return any;
     }
 
-    // Watches can wait for the call that goes to sleep, which submits as well: a wake-up then costs one system call
-    // and not two. Requests are not kept waiting, and a loop too busy to sleep submits watches every few rounds.
-    bool submission_due() {
-        const unsigned waiting = io_uring_sq_ready(&ring);
-        return waiting > listening || (waiting > 0 && ++rounds_late >= most_rounds_late);
-    }
-    void submitted() { listening = rounds_late = 0; }
-    void submit_all() {
-        submitted();
-        if (io_uring_sq_ready(&ring) > 0) io_uring_submit(&ring);
-    }
-
     bool round() {
-        if (submission_due()) submit_all();
+        if (kernel.submission_due()) kernel.submit();
         const auto reaped = reap();
         const auto timed = !deadlines.empty() && run_timers(Clock::now());
         return poll_devices() || reaped || timed;
@@ -322,8 +210,8 @@ struct Loop::Impl {
     // Not while the kernel has something of ours to do: it wakes us, and it may need this very processor for it (the
     // work queue on which a file system ends direct writes is bound to one).
     bool spin() {
-        if (asked.size() != asked_free.size() || !requests.empty()) return false;
-        submit_all();
+        if (kernel.has_asked() || !requests.empty()) return false;
+        kernel.submit();
         const auto until = Clock::now() + options.spin;
         do {
             for (int i = 0; i < 16; ++i) {
@@ -338,27 +226,22 @@ struct Loop::Impl {
     }
 
     void sleep(Clock::duration wait) {
-        if (!put_aside.empty()) return;
+        if (kernel.has_put_aside()) return;
         const auto now = Clock::now();
         if (!deadlines.empty())
             wait = std::min(wait, std::max(deadlines.begin()->first - now, Clock::duration::zero()));
         if (!served.empty()) wait = std::min<Clock::duration>(wait, slow_poll);
         ++sleeps;
         const auto seconds = std::chrono::duration_cast<std::chrono::seconds>(wait);
-        __kernel_timespec limit{.tv_sec = seconds.count(), .tv_nsec = std::chrono::nanoseconds(wait - seconds).count()};
-        io_uring_cqe* cqe = nullptr;
-        submitted();
-        io_uring_submit_and_wait_timeout(&ring, &cqe, 1, &limit, nullptr);
+        kernel.submit_and_sleep(
+            {.tv_sec = seconds.count(), .tv_nsec = std::chrono::nanoseconds(wait - seconds).count()});
     }
 };
 
 Result<std::unique_ptr<Loop>> Loop::make(Options options) {
     auto impl = std::make_shared<Impl>(options);
-    io_uring_params parameters{};
-    parameters.flags = IORING_SETUP_COOP_TASKRUN | IORING_SETUP_TASKRUN_FLAG | IORING_SETUP_R_DISABLED;
-    if (const int error = io_uring_queue_init_params(options.entries, &impl->ring, &parameters); error < 0)
+    if (const int error = impl->kernel.make(options.entries); error < 0)
         return host_fault(-error, "io_uring_setup (is kernel.io_uring_disabled 0?)");
-    impl->ring_made = true;
     impl->stop_event.reset(::eventfd(0, EFD_CLOEXEC | EFD_NONBLOCK));
     if (!impl->stop_event) return host_fault(errno, "eventfd");
     return std::unique_ptr<Loop>(new Loop(std::move(impl)));
@@ -367,16 +250,11 @@ Result<std::unique_ptr<Loop>> Loop::make(Options options) {
 Loop::~Loop() = default;
 
 Status Loop::restrict_operations(std::span<const std::uint8_t> operations) {
-    std::vector<io_uring_restriction> allowed;
-    const auto allow = [&](std::uint8_t operation) {
-        allowed.push_back({.opcode = IORING_RESTRICTION_SQE_OP, .sqe_op = operation, .resv = 0, .resv2 = {}});
-    };
-    for (const std::uint8_t own : {IORING_OP_POLL_ADD, IORING_OP_POLL_REMOVE}) allow(own);
-    for (const std::uint8_t operation : operations) allow(operation);
-    const int error = io_uring_register(static_cast<unsigned>(impl_->ring.ring_fd), IORING_REGISTER_RESTRICTIONS,
-                                        allowed.data(), static_cast<unsigned>(allowed.size()));
+    std::vector<std::uint8_t> allowed{IORING_OP_POLL_ADD, IORING_OP_POLL_REMOVE};  // the loop's own
+    allowed.insert(allowed.end(), operations.begin(), operations.end());
+    const int error = impl_->kernel.restrict_to(allowed);
     if (error < 0) return host_fault(-error, "io_uring restrictions");
-    impl_->enable();
+    impl_->kernel.enable();
     return {};
 }
 
@@ -408,28 +286,24 @@ Loop::Handle Loop::serve(Polled& device, std::initializer_list<const EventChanne
 
 void Loop::submit(std::function<void(io_uring_sqe*)> prepare, std::function<void(int)> done) {
     const std::uint64_t id = impl_->next_id++;
-    io_uring_sqe* entry = impl_->sqe();
+    io_uring_sqe* entry = impl_->kernel.entry();
     prepare(entry);
     io_uring_sqe_set_data64(entry, id);
     impl_->requests.emplace(id, std::move(done));
 }
 
-io_uring_sqe* Loop::prepare(KernelAnswers& who, std::uint32_t token) {
-    io_uring_sqe* entry = impl_->sqe();
-    io_uring_sqe_set_data64(entry, impl_->ask(who, token));
-    return entry;
-}
+io_uring_sqe* Loop::prepare(KernelAnswers& who, std::uint32_t token) { return impl_->kernel.entry(who, token); }
 
 void Loop::submit_prepared() {
-    impl_->enable();
-    if (impl_->submission_due()) impl_->submit_all();
+    impl_->kernel.enable();
+    if (impl_->kernel.submission_due()) impl_->kernel.submit();
 }
 
-void Loop::forget(KernelAnswers& who) { impl_->forget(who); }
+void Loop::forget(KernelAnswers& who) { impl_->kernel.forget(who); }
 
 bool Loop::turn(Clock::duration wait) {
     const std::shared_ptr<Impl> alive = impl_;  // a handler may destroy the loop's last handle
-    alive->enable();
+    alive->kernel.enable();
     if (alive->round()) return true;
     if (alive->options.spin.count() > 0 && !alive->served.empty() && wait > Clock::duration::zero() && alive->spin())
         return true;
@@ -437,7 +311,7 @@ bool Loop::turn(Clock::duration wait) {
     if (wait > Clock::duration::zero())
         alive->sleep(wait);
     else
-        alive->submit_all();
+        alive->kernel.submit();
     return alive->round();
 }
 
