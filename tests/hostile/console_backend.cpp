@@ -25,8 +25,8 @@ struct Attack {
         liar->state(4);
         REQUIRE(pair.until([&] { return pair.back().endpoint().state() == XenbusState::connected; }));
     }
-    bool broken() { return pair.back().complaint().has_value(); }
-    std::uint64_t taken() { return pair.back().statistics().queue[0].bytes_in.get(); }
+    bool broken() { return pair.back().complaint.has_value(); }
+    std::uint64_t taken() { return pair.back().stats().queue[0].bytes_in.get(); }
     void settle() {
         for (int i = 0; i < 20; ++i) pair.step();
     }
@@ -63,7 +63,7 @@ TEST_CASE("xsa_39_console_is_broken_until_it_reconnects") {
     attack.liar->word(out_producer) = 3;  // as if nothing had been
     for (int i = 0; i < 100; ++i) attack.liar->notify(), attack.pair.step();
     CHECK(attack.taken() == 0);
-    CHECK(attack.pair.back().statistics().broken.get() == 1);
+    CHECK(attack.pair.back().stats().broken.get() == 1);
 
     attack.liar->state(6);
     attack.liar->state(1);
@@ -243,7 +243,7 @@ TEST_CASE("xsa_392_console_output_that_nobody_reads_is_bounded_memory") {
         REQUIRE(attack.pair.until([&] { return attack.taken() == produced; }));
     }
     CHECK(attack.pair.back().journal().size() <= 4096 + 256);
-    CHECK(attack.pair.back().statistics().queue[0].dropped.get() > 1'000'000);
+    CHECK(attack.pair.back().stats().queue[0].dropped.get() > 1'000'000);
 }
 
 TEST_CASE("xsa_441_console_can_be_removed_while_the_guest_logs_at_full_rate") {

@@ -27,7 +27,7 @@ struct Attack {
         say(4);
         REQUIRE(pair.until([&] { return pair.front().endpoint().shown() == XenbusState::connected; }));
     }
-    bool broken() { return pair.front().complaint().has_value(); }
+    bool broken() { return pair.front().complaint.has_value(); }
     void settle() {
         for (int i = 0; i < 20; ++i) pair.step();
     }

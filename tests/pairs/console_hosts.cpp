@@ -18,7 +18,7 @@ bool print(ConsolePair& pair, std::string_view text) {
 }
 
 bool taken(ConsolePair& pair, std::size_t bytes) {
-    return pair.until([&] { return pair.back().statistics().queue[0].bytes_in.get() >= bytes; });
+    return pair.until([&] { return pair.back().stats().queue[0].bytes_in.get() >= bytes; });
 }
 
 std::string lines(std::size_t count) {
@@ -76,7 +76,7 @@ TEST_CASE("a console that nobody reads keeps the newest output, counts the rest,
     const std::string text = lines(10'000);
     REQUIRE(print(pair, text));
     REQUIRE(taken(pair, text.size()));
-    CHECK(pair.back().statistics().queue[0].dropped.get() == text.size() - 8192);
+    CHECK(pair.back().stats().queue[0].dropped.get() == text.size() - 8192);
     Reader late(need(pair.attach()));
     REQUIRE(pair.until([&] { return late.pump(), late.text().size() >= 8192; }));
     CHECK(late.text() == text.substr(text.size() - 8192));
@@ -90,7 +90,7 @@ TEST_CASE("a reader that stops reading does not stop the guest, and what it gets
     const std::string text = lines(40'000);  // more than a pty, the ring and the queue hold
     REQUIRE(print(pair, text));
     REQUIRE(taken(pair, text.size()));
-    const std::uint64_t dropped = pair.back().statistics().queue[0].dropped.get();
+    const std::uint64_t dropped = pair.back().stats().queue[0].dropped.get();
     CHECK(dropped > 0);
     REQUIRE(pair.until([&] { return reader.pump(), reader.text().size() >= text.size() - dropped; }));
     CHECK(reader.text().size() == text.size() - dropped);

@@ -35,7 +35,7 @@ TEST_CASE("killed backend workers: the log has every byte once, the reader no by
     REQUIRE(pair.until([&] {
         down.push(), reader.pump();
         if (random() % 8 == 0 && kills < 40) ++kills, pair.back().replace_worker();
-        return down.done() && pair.front().statistics().queue[0].bytes_in.get() >= down.text.size();
+        return down.done() && pair.front().stats().queue[0].bytes_in.get() >= down.text.size();
     }));
     REQUIRE(kills > 10);  // how many the scheduler left time for is not the point
     REQUIRE(pair.until([&] { return reader.pump(), contents(log).size() >= down.text.size(); }));
@@ -102,7 +102,7 @@ TEST_CASE("output that waits for a reader survives the worker") {
     REQUIRE(pair.until([&] { return pair.connected(); }));
     Stream down{.from = pair.guest(), .text = words(0, 5'000)};
     REQUIRE(pair.until([&] { return down.push(), down.done(); }));
-    REQUIRE(pair.until([&] { return pair.back().statistics().queue[0].bytes_in.get() >= down.text.size(); }));
+    REQUIRE(pair.until([&] { return pair.back().stats().queue[0].bytes_in.get() >= down.text.size(); }));
     pair.back().replace_worker();
     Reader reader(need(pair.attach()));
     REQUIRE(pair.until([&] { return reader.pump(), reader.text().size() >= down.text.size(); }));

@@ -80,8 +80,8 @@ TEST_CASE("every size of piece arrives whole and in order, in both directions") 
     }
     CHECK(reader.text() == printed);
     CHECK(program.text() == typed);
-    CHECK(pair.back().statistics().queue[0].bytes_in.get() == printed.size());
-    CHECK(pair.front().statistics().queue[0].bytes_out.get() == typed.size());
+    CHECK(pair.back().stats().queue[0].bytes_in.get() == printed.size());
+    CHECK(pair.front().stats().queue[0].bytes_out.get() == typed.size());
 }
 
 TEST_CASE("a full stream in both directions at once does not stop either") {

@@ -9,22 +9,19 @@
 // next one gets the same handover, journal and descriptors.
 #pragma once
 
-#include <dirent.h>
 #include <sched.h>
 #include <signal.h>
-#include <sys/mman.h>
 #include <sys/prctl.h>
 #include <sys/socket.h>
 #include <sys/wait.h>
 
+#include <array>
 #include <map>
 
 #include "backends/block/block.h"
 #include "frontends/block/block.h"
 #include "frontends/block/disk.h"
-#include "ring/endpoint.h"
-#include "ring/local/port.h"
-#include "tests/support/local_xen.h"
+#include "tests/support/device_side.h"
 
 namespace caisson::test {
 
@@ -37,80 +34,36 @@ struct BlockServing {
     int cpu = -1;            // where it is pinned
 };
 
-// One half of one device: what a controller does, without its sandbox.
-class BlockSide final : public EndpointHost {
+class BlockSide final : public DeviceSide {
   public:
     BlockSide(LocalXen::Domain& domain, DeviceAddress address, std::unique_ptr<DeviceControl> control, ClassHalf half,
               BlockServing serving)
-        : domain_(domain),
-          half_(half),
+        : DeviceSide(domain, address, std::move(control), half),
           serving_(serving),
           processes_(serving.processes),
-          log_(address.name()),
-          loop_(need(Loop::make())),
-          store_(need(Store::open(domain.xenstored))),
-          peer_(address.peer()),
-          endpoint_(std::make_unique<Endpoint>(address, std::move(control), *domain.hypervisor, store_, *this, log_)) {
-        need(store_.watch(peer_directory(address), "peer"));
-        need(store_.watch(own_directory(address), "own"));
-        stats_ = shared_bytes(sizeof(DeviceStats));
-        new (stats_.data()) DeviceStats;
-        endpoint_->look();
+          loop_(need(Loop::make())) {
+        open();
     }
-    ~BlockSide() override {
-        end_worker();
-        endpoint_.reset();
-        if (!journal_.empty()) ::munmap(journal_.data(), journal_.size());
-        ::munmap(stats_.data(), stats_.size());
-    }
+    ~BlockSide() override { close(); }
 
-    void attach(Handover handover) override {
-        handover_ = std::move(handover);
-        if (!journal_.empty()) ::munmap(journal_.data(), journal_.size());
-        journal_ = shared_bytes(std::max<std::size_t>(handover_.journal_bytes, 1));
-        agent_ = need(domain_.hypervisor->restrict_to(std::span(&peer_, 1)));
-        attached_ = true;
-        start_worker(false);
-    }
-    void detach() override {
-        end_worker();
-        attached_ = false;
-        handover_ = {};
-        agent_.reset();
-        answers_.push_back([this] { endpoint_->detached(); });
-    }
     void update(std::vector<std::byte> message) override {
-        if (worker_) (void)worker_->update(message);
         if (process_ > 0) (void)!::send(mail_[0].get(), message.data(), message.size(), MSG_NOSIGNAL);
-    }
-    void timer(std::optional<std::chrono::milliseconds> delay) override {
-        due_ = delay ? std::optional(Loop::Clock::now() + *delay) : std::nullopt;
+        DeviceSide::update(std::move(message));
     }
     void step() {
-        bool look = false;
-        while (store_.take_event()) look = true;
-        if (look) endpoint_->look();
-        for (auto answers = std::exchange(answers_, {}); auto& answer : answers) answer();
-        if (due_ && Loop::Clock::now() >= *due_) due_.reset(), endpoint_->expired();
+        DeviceSide::step();
         if (!processes_) (void)loop_->turn({});
     }
 
     // kill -9 and the next one at once. Only with processes.
     void kill() {
-        if (!attached_) return;
+        if (process_ <= 0) return;
         ::kill(process_, SIGKILL);
         ::waitpid(process_, nullptr, 0);
-        start_worker(true);
+        start_process(true);
     }
     // Takes the device away from its peer and lets it come back, as a controller that is started anew.
-    void stop() { endpoint_->stop(); }
-
-    Endpoint& endpoint() { return *endpoint_; }
-    Store& store() { return store_; }
-    Hypervisor& hypervisor() { return *domain_.hypervisor; }
-    DeviceStats& stats() { return *reinterpret_cast<DeviceStats*>(stats_.data()); }
-    std::span<std::byte> journal() { return journal_; }
-    std::optional<Error> complaint;
+    void stop() { endpoint().stop(); }
 
     static void pin(int cpu) {
         cpu_set_t set;
@@ -120,53 +73,12 @@ class BlockSide final : public EndpointHost {
     }
 
   private:
-    static std::span<std::byte> shared_bytes(std::size_t size) {
-        void* memory = ::mmap(nullptr, size, PROT_READ | PROT_WRITE, MAP_SHARED | MAP_ANONYMOUS, -1, 0);
-        if (memory == MAP_FAILED) throw std::runtime_error("mmap");
-        return {static_cast<std::byte*>(memory), size};
-    }
-    WorkerContext context(Loop& loop, Hypervisor& hypervisor, bool successor) {
-        return {.loop = loop,
-                .hypervisor = hypervisor,
-                .address = endpoint_->address(),
-                .journal = journal_.first(handover_.journal_bytes),
-                .successor = successor,
-                .stats = stats(),
-                .log = log_,
-                .broken =
-                    [this](const Error& error) {
-                        log_.say("broken: " + error.message());
-                        if (processes_) return;
-                        answers_.push_back([this, error] {
-                            complaint = error;
-                            endpoint_->broken(error);
-                        });
-                    },
-                .publish =
-                    [this](std::string_view key, std::string_view value) {
-                        if (processes_) return;
-                        answers_.push_back([this, key = std::string(key), value = std::string(value)] {
-                            endpoint_->publish(key, value);
-                        });
-                    },
-                .group = group_};
-    }
-    void start_worker(bool successor) {
-        if (processes_) {
+    void start_worker(bool successor) override {
+        if (processes_)
             start_process(successor);
-            if (!successor) answers_.push_back([this] { endpoint_->attached(); });
-            return;
-        }
-        hypervisor_ = need(local::open_restricted(need(agent_.duplicate())));
-        auto reader = need(handover_.reader());
-        auto worker = half_.serve(context(*loop_, *hypervisor_, successor), reader);
-        if (!worker) {
-            complaint = worker.error();
-            answers_.push_back([this, error = worker.error()] { endpoint_->failed(error); });
-            return;
-        }
-        worker_ = std::move(*worker);
-        answers_.push_back([this] { endpoint_->attached(); });
+        else if (const Status served = serve(*loop_, group_, successor, false); !served)
+            return failed(served.error());
+        answer([this] { endpoint().attached(); });
     }
     void start_process(bool successor) {
         int ends[2];
@@ -178,49 +90,33 @@ class BlockSide final : public EndpointHost {
         ::prctl(PR_SET_NAME, "block worker");
         if (serving_.cpu >= 0) pin(serving_.cpu);
         auto loop = need(Loop::make(serving_.loop));
-        auto hypervisor = need(local::open_restricted(need(agent_.duplicate())));
-        auto reader = need(handover_.reader());
-        auto worker = half_.serve(context(*loop, *hypervisor, successor), reader);
-        if (!worker) {
-            std::fprintf(stderr, "worker: %s\n", worker.error().message().c_str());
+        if (const Status served = serve(*loop, group_, successor, true); !served) {
+            std::fprintf(stderr, "worker: %s\n", served.error().message().c_str());
             ::_exit(1);
         }
         const auto mail = loop->watch(mail_[1].get(), POLLIN, [&](short) {
             std::array<std::byte, 4096> bytes;
             const ssize_t got = ::recv(mail_[1].get(), bytes.data(), bytes.size(), MSG_DONTWAIT);
             if (got == 0) ::_exit(0);
-            if (got > 0) (void)(*worker)->update(std::span(bytes).first(static_cast<std::size_t>(got)));
+            if (got > 0) (void)worker()->update(std::span(bytes).first(static_cast<std::size_t>(got)));
         });
         loop->run();
         ::_exit(0);
     }
-    void end_worker() {
-        worker_.reset();
-        hypervisor_.reset();
+    void end_worker() override {
+        unserve();
         if (process_ <= 0) return;
         ::kill(process_, SIGKILL);
         ::waitpid(process_, nullptr, 0);
         process_ = 0;
     }
 
-    LocalXen::Domain& domain_;
-    ClassHalf half_;
     BlockServing serving_;
-    bool processes_, attached_ = false;
-    Log log_;
+    bool processes_;
     std::unique_ptr<Loop> loop_;
-    Store store_;
-    std::span<std::byte> stats_, journal_;
-    Handover handover_;
-    Fd agent_, mail_[2];
-    std::unique_ptr<Hypervisor> hypervisor_;
-    std::unique_ptr<DeviceWorker> worker_;
+    Fd mail_[2];
     std::shared_ptr<void> group_;
     pid_t process_ = 0;
-    std::vector<std::function<void()>> answers_;
-    std::optional<Loop::Clock::time_point> due_;
-    DomainId peer_;
-    std::unique_ptr<Endpoint> endpoint_;
 };
 
 struct BlockOptions {
@@ -321,15 +217,9 @@ class BlockWorld {
         if (worker_) worker_->step();
         (void)loop_->turn({});
     }
-    // Steps until `done`; false after a minute: a hang is an error, whatever the machine's speed.
     template <class Done>
     bool until(Done&& done) {
-        const auto end = Loop::Clock::now() + std::chrono::seconds(60);
-        while (!done()) {
-            if (Loop::Clock::now() > end) return false;
-            step();
-        }
-        return true;
+        return step_until(*this, std::forward<Done>(done));
     }
 
     LocalXen& xen() { return xen_; }
@@ -345,21 +235,7 @@ class BlockWorld {
                std::to_string(front_.id.raw) + "/" + std::to_string(device.raw);
     }
 
-    // What is in use, for comparing before and after. Descriptors are this process's.
-    struct Usage {
-        std::uint32_t grants, mappings, ports;
-        std::size_t descriptors;
-        bool operator==(const Usage&) const = default;
-    };
-    Usage usage() {
-        Usage all{};
-        for (const local::DomainInfo& info : need(xen_.control().list_domains()))
-            all.grants += info.grants, all.mappings += info.mappings, all.ports += info.ports;
-        DIR* directory = ::opendir("/proc/self/fd");
-        while (::readdir(directory) != nullptr) ++all.descriptors;
-        ::closedir(directory);
-        return all;
-    }
+    Usage usage() { return usage_of(xen_); }
 
   private:
     DeviceAddress address(Role role) const {

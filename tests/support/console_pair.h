@@ -12,7 +12,6 @@
 
 #include <fcntl.h>
 #include <signal.h>
-#include <sys/mman.h>
 #include <sys/prctl.h>
 #include <sys/wait.h>
 #include <termios.h>
@@ -25,79 +24,22 @@
 #include "backends/console/console.h"
 #include "frontends/console/console.h"
 #include "protocols/console.h"
-#include "ring/endpoint.h"
-#include "ring/local/port.h"
-#include "tests/support/local_xen.h"
+#include "tests/support/device_side.h"
 
 namespace caisson::test {
 
-// Private shared memory of one domain: a journal, a statistics page.
-class PrivateMemory {
-  public:
-    explicit PrivateMemory(std::size_t size) : size_(size) {
-        memory_ = ::mmap(nullptr, size_, PROT_READ | PROT_WRITE, MAP_SHARED | MAP_ANONYMOUS, -1, 0);
-        if (memory_ == MAP_FAILED) throw std::runtime_error("mmap failed");
-    }
-    PrivateMemory(const PrivateMemory&) = delete;
-    ~PrivateMemory() { ::munmap(memory_, size_); }
-    std::span<std::byte> bytes() const { return {static_cast<std::byte*>(memory_), size_}; }
-
-  private:
-    std::size_t size_;
-    void* memory_;
-};
-
-// One side: what a controller does for one device, without its processes' sandbox.
-class ConsoleSide final : public EndpointHost {
+class ConsoleSide final : public DeviceSide {
   public:
     ConsoleSide(LocalXen::Domain& domain, DeviceAddress address, ClassHalf half, Loop& loop, bool processes)
-        : domain_(domain),
-          half_(half),
-          loop_(loop),
-          processes_(processes),
-          log_(address.name()),
-          store_(need(Store::open(domain.xenstored))),
-          peer_(address.peer()),
-          endpoint_(std::make_unique<Endpoint>(address, half.control(), *domain.hypervisor, store_, *this, log_)) {
-        need(store_.watch(peer_directory(address), "peer"));
-        need(store_.watch(own_directory(address), "own"));
-        new (statistics_.bytes().data()) DeviceStats;
-        endpoint_->look();
+        : DeviceSide(domain, address, half.control(), half), loop_(loop), processes_(processes) {
+        open();
     }
-    ~ConsoleSide() override { end_worker(); }
+    ~ConsoleSide() override { close(); }
 
-    // ---- EndpointHost: answers are given later, from step() ----
-    void attach(Handover handover) override {
-        handover_ = std::move(handover);
-        journal_ = std::make_unique<PrivateMemory>(std::max<std::size_t>(handover_.journal_bytes, 1));
-        agent_ = need(domain_.hypervisor->restrict_to(std::span(&peer_, 1)));
-        start_worker(false);
-        if (!failed_) answers_.push_back([this] { endpoint_->attached(); });
-    }
-    void detach() override {
-        end_worker();
-        answers_.push_back([this] { endpoint_->detached(); });
-    }
-    void update(std::vector<std::byte>) override {}
-    void timer(std::optional<std::chrono::milliseconds> delay) override {
-        due_ = delay ? std::optional(Loop::Clock::now() + *delay) : std::nullopt;
-    }
-
-    // What came since the last call.
     void step() {
-        bool look = false;
-        while (store_.take_event()) look = true;
-        if (look) endpoint_->look();
-        for (auto answers = std::exchange(answers_, {}); auto& answer : answers) answer();
-        if (due_ && Loop::Clock::now() >= *due_) due_.reset(), endpoint_->expired();
+        DeviceSide::step();
         relay();
     }
-
-    Endpoint& endpoint() { return *endpoint_; }
-    Store& store() { return store_; }
-    DeviceStats& statistics() { return *reinterpret_cast<DeviceStats*>(statistics_.bytes().data()); }
-    std::span<std::byte> journal() { return journal_->bytes(); }
-    const std::optional<Error>& complaint() const { return complaint_; }
 
     // ---- Death ----
     pid_t process() const { return process_; }
@@ -105,11 +47,10 @@ class ConsoleSide final : public EndpointHost {
     void replace_worker() {
         ::kill(process_, SIGKILL);
         ::waitpid(process_, nullptr, 0);
-        start_worker(true);
+        start_process(true);
     }
-    void end_worker() {
-        worker_.reset();
-        hypervisor_.reset();
+    void end_worker() override {
+        unserve();
         if (process_ > 0) {
             ::kill(process_, SIGTERM);
             ::waitpid(process_, nullptr, 0);
@@ -118,48 +59,17 @@ class ConsoleSide final : public EndpointHost {
     }
 
   private:
-    HandoverReader reader() const { return need(handover_.reader()); }
-    WorkerContext context(Loop& loop, Hypervisor& hypervisor, bool successor) {
-        return {
-            .loop = loop,
-            .hypervisor = hypervisor,
-            .address = endpoint_->address(),
-            .journal = journal_->bytes().first(handover_.journal_bytes),
-            .successor = successor,
-            .stats = statistics(),
-            .log = log_,
-            .broken =
-                [this](const Error& error) {
-                    if (processes_) return;
-                    answers_.push_back([this, error] {
-                        complaint_ = error;
-                        endpoint_->broken(error);
-                    });
-                },
-            .publish =
-                [this](std::string_view key, std::string_view value) {
-                    if (processes_)
-                        return (void)dprintf(mail_[1].get(), "%.*s\n", static_cast<int>(value.size()), value.data());
-                    answers_.push_back(
-                        [this, key = std::string(key), value = std::string(value)] { endpoint_->publish(key, value); });
-                },
-            .group = group_};
-    }
-    void start_worker(bool successor) {
-        failed_ = false;
-        if (processes_) return start_process(successor);
-        hypervisor_ = need(local::open_restricted(need(agent_.duplicate())));
-        auto handover = reader();
-        auto worker = half_.serve(context(loop_, *hypervisor_, successor), handover);
-        if (worker) {
-            worker_ = std::move(*worker);
-            return;
-        }
-        failed_ = true;
-        complaint_ = worker.error();
-        answers_.push_back([this, error = worker.error()] { endpoint_->failed(error); });
+    void start_worker(bool successor) override {
+        if (processes_)
+            start_process(successor);
+        else if (const Status served = serve(loop_, group_, successor, false); !served)
+            return failed(served.error());
+        answer([this] { endpoint().attached(); });
     }
     // The only thing its process publishes is how often it changed log files.
+    void published_elsewhere(std::string_view value) override {
+        dprintf(mail_[1].get(), "%.*s\n", static_cast<int>(value.size()), value.data());
+    }
     void start_process(bool successor) {
         if (!mail_[0]) {
             int ends[2];
@@ -179,17 +89,13 @@ class ConsoleSide final : public EndpointHost {
     }
     void serve_alone(bool successor) {
         auto loop = need(Loop::make());
-        auto hypervisor = need(local::open_restricted(need(agent_.duplicate())));
-        auto handover = reader();
-        auto worker = half_.serve(context(*loop, *hypervisor, successor), handover);
-        if (!worker) {
-            std::fprintf(stderr, "worker: %s\n", worker.error().message().c_str());
+        if (const Status served = serve(*loop, group_, successor, true); !served) {
+            std::fprintf(stderr, "worker: %s\n", served.error().message().c_str());
             ::_exit(1);
         }
         for (sigset_t waiting; ::sigpending(&waiting) == 0 && !::sigismember(&waiting, SIGTERM);)
             loop->turn(std::chrono::milliseconds(20));
-        worker->reset();
-        hypervisor.reset();
+        unserve();
     }
     void relay() {
         char text[256];
@@ -197,29 +103,14 @@ class ConsoleSide final : public EndpointHost {
         const ssize_t length = ::read(mail_[0].get(), text, sizeof text);
         if (length <= 1) return;
         const std::string_view lines(text, static_cast<std::size_t>(length) - 1);
-        endpoint_->publish(console::log_turn_key, lines.substr(lines.rfind('\n') + 1));
+        endpoint().publish(console::log_turn_key, lines.substr(lines.rfind('\n') + 1));
     }
 
-    LocalXen::Domain& domain_;
-    ClassHalf half_;
     Loop& loop_;
     bool processes_;
-    Log log_;
-    Store store_;
-    PrivateMemory statistics_{sizeof(DeviceStats)};
-    std::unique_ptr<PrivateMemory> journal_;
-    Handover handover_;
-    Fd agent_, mail_[2];
-    std::unique_ptr<Hypervisor> hypervisor_;
-    std::unique_ptr<DeviceWorker> worker_;
+    Fd mail_[2];
     std::shared_ptr<void> group_;
     pid_t process_ = 0;
-    bool failed_ = false;
-    std::optional<Error> complaint_;
-    std::vector<std::function<void()>> answers_;
-    std::optional<Loop::Clock::time_point> due_;
-    DomainId peer_;
-    std::unique_ptr<Endpoint> endpoint_;
 };
 
 using Nodes = std::map<std::string, std::string>;
@@ -308,15 +199,9 @@ class ConsolePair {
         if (back_) back_->step();
         loop_->turn(std::chrono::milliseconds(1));
     }
-    // Steps until `done`, or gives up: a hang is an error, whatever the machine's speed.
     template <class Done>
     bool until(Done&& done) {
-        const auto end = Loop::Clock::now() + std::chrono::seconds(60);
-        while (!done()) {
-            if (Loop::Clock::now() > end) return false;
-            step();
-        }
-        return true;
+        return step_until(*this, std::forward<Done>(done));
     }
     bool connected() {
         return front_->endpoint().shown() == XenbusState::connected &&

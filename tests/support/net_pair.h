@@ -10,7 +10,6 @@
 // own, which can be killed: the next one gets the same handover, journal and descriptors.
 #pragma once
 
-#include <dirent.h>
 #include <sys/socket.h>
 
 #include <algorithm>
@@ -21,7 +20,6 @@
 #include "backends/net/net.h"
 #include "frontends/net/attachment_socket.h"
 #include "frontends/net/net.h"
-#include "tests/support/local_xen.h"
 #include "tests/support/net_sides.h"
 
 namespace caisson::test {
@@ -149,15 +147,9 @@ class NetWorld {
     void steps(unsigned count) {
         while (count-- > 0) step();
     }
-    // Steps until `done`; false after a minute: a hang is an error, whatever the machine's speed.
     template <class Done>
     bool until(Done&& done) {
-        const auto end = Loop::Clock::now() + std::chrono::seconds(60);
-        while (!done()) {
-            if (Loop::Clock::now() > end) return false;
-            step();
-        }
-        return true;
+        return step_until(*this, std::forward<Done>(done));
     }
 
     LocalXen& xen() { return xen_; }
@@ -165,21 +157,7 @@ class NetWorld {
     NetCrew& back_crew() { return back_crew_; }
     const LocalXen::Domain& back_domain() const { return back_; }
 
-    // What is in use, for comparing before and after. Descriptors are this process's.
-    struct Usage {
-        std::uint32_t grants, mappings, ports;
-        std::size_t descriptors;
-        bool operator==(const Usage&) const = default;
-    };
-    Usage usage() {
-        Usage all{};
-        for (const local::DomainInfo& info : need(xen_.control().list_domains()))
-            all.grants += info.grants, all.mappings += info.mappings, all.ports += info.ports;
-        DIR* directory = ::opendir("/proc/self/fd");
-        while (::readdir(directory) != nullptr) ++all.descriptors;
-        ::closedir(directory);
-        return all;
-    }
+    Usage usage() { return usage_of(xen_); }
 
   private:
     static Result<std::unique_ptr<net::frontend::Attachment>> open_sockets(net::frontend::SocketEnds& ends,
