@@ -36,7 +36,9 @@ unsigned transfer(BlockWorld& world, block::Disk& disk, Operation operation, std
 }  // namespace
 
 TEST_CASE("A disk over NBD loses nothing when its workers are killed in the middle of writing") {
-    Nbdkit server({"memory", "1M"});
+    // One thread: of several, nbdkit 1.32 asserts in one that a connection is still there whose end another one has
+    // seen.
+    Nbdkit server({"--threads=1", "memory", "1M"});
     if (server.pid < 0) {
         WARN("skipped: nbdkit is not installed");
         return;
