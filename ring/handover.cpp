@@ -90,7 +90,7 @@ Result<std::vector<GrantRef>> HandoverReader::refs() {
     const auto value = TRY(next());
     if (value.size() % sizeof(GrantRef) != 0) return host_fault(EBADMSG, "handover value of another type");
     std::vector<GrantRef> refs(value.size() / sizeof(GrantRef));
-    std::memcpy(refs.data(), value.data(), value.size());
+    if (!refs.empty()) std::memcpy(refs.data(), value.data(), value.size());
     return refs;
 }
 

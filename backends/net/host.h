@@ -3,8 +3,8 @@
 
 #include <sys/uio.h>
 
+#include <algorithm>
 #include <cstddef>
-#include <cstring>
 #include <span>
 
 #include "protocols/net_headers.h"
@@ -26,7 +26,7 @@ struct Frame {
 // The whole packet in one piece, into frame.size bytes: the one copy that is made of what the guest can still change.
 inline void flatten(const Frame& frame, std::span<std::byte> rest) {
     const auto append = [&](Bytes bytes) {
-        std::memcpy(rest.data(), bytes.data(), bytes.size());
+        std::ranges::copy(bytes, rest.begin());  // not memcpy: a part that is not there has no address
         rest = rest.subspan(bytes.size());
     };
     append(frame.head);

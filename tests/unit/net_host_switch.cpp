@@ -49,6 +49,19 @@ TEST_CASE("the switch floods what it does not know and learns from whom it hears
     CHECK((s.a.packets == 2 && s.b.packets == 2 && s.c.packets == 1));
 }
 
+TEST_CASE("a packet is the same in one piece, whichever of its parts are there") {
+    const auto bytes = ethernet(60, mac(1), mac(2));
+    const Bytes all(bytes);
+    for (const std::size_t head : {std::size_t{0}, std::size_t{14}, all.size()}) {
+        Frame frame{.size = 60};
+        if (head > 0) frame.head = all.first(head);
+        if (head < all.size()) frame.tail = all.subspan(head);
+        std::vector<std::byte> piece(frame.size);
+        flatten(frame, piece);
+        CHECK(std::ranges::equal(piece, all));
+    }
+}
+
 TEST_CASE("a port that leaves takes its addresses along, and old addresses are forgotten") {
     Three s;
     (void)s.send(s.pa, mac(1), mac(9));

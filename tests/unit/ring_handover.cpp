@@ -29,6 +29,13 @@ TEST_CASE("a handover is read in the order in which it was written") {
     CHECK_FALSE(reader.value<std::uint32_t>());
 }
 
+TEST_CASE("a handover may have no grants in a list of them") {  // nor an address to copy them to
+    Handover handover;
+    handover.put(std::span<const GrantRef>());
+    HandoverReader reader({handover.bytes().begin(), handover.bytes().end()}, {});
+    CHECK(reader.refs() == std::vector<GrantRef>());
+}
+
 TEST_CASE("a handover value of another size is refused") {
     Handover handover;
     handover.put(std::uint64_t{1});
