@@ -9,7 +9,7 @@ role=$(word role) scenario=$(word scenario) patience=$(word patience)
 disk=$(word root)
 if [ -n "$disk" ] && [ ! -e /on-disk ]; then
     # Not Linux's own (one page, 32 segments), and not the most: blkfront allocates for a full ring of the largest requests.
-    modprobe xen-blkfront max_ring_page_order=1 max_indirect_segments=64; modprobe ext4
+    modprobe xen-blkfront max_ring_page_order=1 max_indirect_segments=64; modprobe crc32c_generic; modprobe ext4
     mkdir /disk
     try 60 mount -t ext4 "$disk" /disk || say "no root on $disk"
     for folder in proc sys dev run tmp; do mount --move /$folder /disk/$folder; done

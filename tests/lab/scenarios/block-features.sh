@@ -1,5 +1,4 @@
 # Our block backend feature by feature under stock xen-blkfront; the guest's root file system lies on our disk, too.
-draft="it was not seen to pass yet"
 limit=260
 memory=320
 
