@@ -35,7 +35,9 @@ neighbour() {
 liar() {
     publish state up
     told begin yes 180
-    # The kernel has taken the console: hvc_xen is built in.
+    # The kernel has taken the console: hvc_xen is built in. When it lets go it frees the page, whoever has it mapped.
+    xenstore-write device/console/1/state 6
+    try 60 console_closed || fail "the console's backend does not close"
     echo console-1 >/sys/bus/xen/drivers/xenconsole/unbind
     for device in $lied_to; do
         lab_liar device/$device 1 15 >/tmp/lies-${device%/*} 2>&1 &
@@ -47,6 +49,8 @@ liar() {
     done
     publish state done
 }
+
+console_closed() { [ "$(xenstore-read "$(xenstore-read device/console/1/backend)/state")" = 6 ]; }
 
 # Both are there before there is any load: libxl gives a backend ten seconds.
 dom0() {
