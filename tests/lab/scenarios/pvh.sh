@@ -1,5 +1,4 @@
 # A PVH guest (hardware virtualisation, which QEMU emulates, too): its stock frontends find our disk and our interface.
-draft="it was not seen to pass yet"
 limit=260
 
 back_cfg="driver_domain=1"
