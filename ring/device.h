@@ -73,7 +73,8 @@ class DeviceControl {
     // Both sides are Connected.
     virtual void connected(ControlContext&) {}
 
-    // Undo connect(). The worker no longer serves the device. Host resources may stay open for the next connect.
+    // Undo connect(), also one that failed half way. The worker no longer serves the device. Host resources may stay
+    // open for the next connect.
     virtual void disconnect(ControlContext& context) = 0;
 
     // Keys in the own and in the peer's directory that may change while connected.
@@ -81,6 +82,10 @@ class DeviceControl {
     virtual std::vector<std::string> watched_peer() const { return {}; }
     // One of them changed: what to tell the worker, if anything.
     virtual Result<std::optional<std::vector<std::byte>>> changed(ControlContext&) { return std::nullopt; }
+
+    // Whether the worker may write this key of the own directory (WorkerContext::publish). It may have been taken over:
+    // never a key that the controller reads to know what to open or to enforce.
+    virtual bool worker_may_publish(std::string_view) const { return false; }
 
     // Devices with the same non-empty group share one worker process (net: the bridge). Asked after offer().
     virtual std::string worker_group() const { return {}; }
@@ -98,7 +103,8 @@ struct WorkerContext {
     // The peer broke the rules, or the host made it impossible to go on: stop touching the ring first, then say it. The
     // controller closes the device. At most once.
     std::function<void(const Error&)> broken;
-    // Something the controller should write into our own directory (key, value), for example a carrier.
+    // Something the controller should write into our own directory (key, value), for example a carrier. Only what
+    // DeviceControl::worker_may_publish() names.
     std::function<void(std::string_view key, std::string_view value)> publish;
     // Shared by the devices of one worker group in this process; empty at the first device.
     std::shared_ptr<void>& group;

@@ -1,7 +1,6 @@
 #include "ring/endpoint.h"
 
 #include <algorithm>
-#include <array>
 
 namespace caisson {
 namespace {
@@ -14,15 +13,11 @@ std::string device_path(const DeviceAddress& address, Role role) {
     return "device/" + address.device_class + "/" + std::to_string(address.id.raw);
 }
 
-// Keys that belong to the toolstack or to this file: no worker may write them.
-constexpr std::array<std::string_view, 8> reserved_keys{"state",      "online",  "frontend", "frontend-id",
-                                                        "backend-id", "backend", "script",   "hotplug-status"};
-
 bool publishable(std::string_view key, std::string_view value) {
     const auto plain = [](char c) { return (c >= 'a' && c <= 'z') || (c >= '0' && c <= '9') || c == '-'; };
     const auto printable = [](char c) { return c >= 0x20 && c <= 0x7e; };
     return !key.empty() && key.size() <= 64 && value.size() <= 256 && std::ranges::all_of(key, plain) &&
-           std::ranges::all_of(value, printable) && std::ranges::find(reserved_keys, key) == reserved_keys.end();
+           std::ranges::all_of(value, printable);
 }
 
 }  // namespace
@@ -146,7 +141,10 @@ void Endpoint::connect() {
     seen_ = watched_values();  // before connect() reads them: a change in between is seen as a change
     auto lent = context();
     auto handover = control_->connect(lent);
-    if (!handover) return close(handover.error());
+    if (!handover) {
+        control_->disconnect(lent);  // what it had bound before the error: the peer decides how often this happens
+        return close(handover.error());
+    }
     connected_ = attaching_ = true;
     announced_ = false;
     host_.attach(std::move(*handover));
@@ -271,7 +269,8 @@ void Endpoint::look_at_keys() {
 
 void Endpoint::publish(std::string_view key, std::string_view value) {
     if (removed_ || !connected_) return;
-    if (!publishable(key, value)) return log_.peer("the worker wants to publish a key that is not its own");
+    if (!publishable(key, value) || !control_->worker_may_publish(key))
+        return log_.peer("the worker wants to publish a key that is not its own");
     if (const Status written = write_own(key, value); !written) log_.peer(written.error());
 }
 

@@ -23,6 +23,7 @@ class Control final : public DeviceControl {
     Result<Handover> connect(ControlContext& context) override;
     void disconnect(ControlContext& context) override;
     std::vector<std::string> watched_own() const override;
+    bool worker_may_publish(std::string_view key) const override { return key == block::key::sectors; }
     // The target was said to have another size: the worker is told. Or the worker has published it: the frontend is.
     Result<std::optional<std::vector<std::byte>>> changed(ControlContext& context) override;
 

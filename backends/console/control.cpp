@@ -51,6 +51,7 @@ class BackendControl final : public DeviceControl {
     }
 
     std::vector<std::string> watched_own() const override { return {std::string(log_turn_key)}; }
+    bool worker_may_publish(std::string_view key) const override { return key == log_turn_key; }
 
     // The worker writes into the other log file from now on: the names follow.
     Result<std::optional<std::vector<std::byte>>> changed(ControlContext& context) override {

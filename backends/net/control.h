@@ -17,6 +17,7 @@ class Control final : public DeviceControl {
     void disconnect(ControlContext& context) override;
     std::vector<std::string> watched_peer() const override;
     Result<std::optional<std::vector<std::byte>>> changed(ControlContext& context) override;
+    bool worker_may_publish(std::string_view key) const override { return key == net::key::carrier; }
     std::string worker_group() const override;
 
   private:

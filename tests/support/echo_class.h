@@ -63,6 +63,7 @@ class EchoBackend final : public DeviceControl {
         const auto bytes = std::as_bytes(std::span(&colour, 1));
         return std::vector<std::byte>(bytes.begin(), bytes.end());
     }
+    bool worker_may_publish(std::string_view key) const override { return key == "attaches" || key == "shown-colour"; }
     std::string worker_group() const override { return group_; }
 
   private:

@@ -30,6 +30,7 @@ class Idle final : public DeviceControl {
     bool connected_at_once() const override { return false; }
     void connected(ControlContext&) override { calls_.log.push_back("connected"); }
     void disconnect(ControlContext&) override { calls_.log.push_back("disconnect"); }
+    bool worker_may_publish(std::string_view key) const override { return key == "carrier" || key == "text"; }
 
   private:
     Calls& calls_;
@@ -152,7 +153,7 @@ TEST_CASE("a frontend that cannot connect does not try again before the backend 
     rig.calls.refuse_connect = true;
     rig.peer("2");
     CHECK(rig.state() == "5");
-    CHECK(rig.called() == Rig::Names{"offer", "connect"});
+    CHECK(rig.called() == Rig::Names{"offer", "connect", "disconnect"});
     rig.endpoint->look();
     rig.endpoint->expired();
     rig.endpoint->look();
@@ -220,15 +221,21 @@ TEST_CASE("a directory that vanishes is not written into again") {
     CHECK(need(rig.store.list(own_directory(rig.address))).empty());
 }
 
-TEST_CASE("a worker publishes its own keys, and none of the handshake's or the toolstack's") {
+TEST_CASE("a worker publishes the keys that its class leaves to it, and no others: most are the toolstack's") {
     Rig rig(Role::backend);
     rig.peer("1");
     rig.peer("4");
     rig.endpoint->attached();
     rig.endpoint->publish("carrier", "1");
     CHECK(need(rig.store.read(rig.own("carrier"))) == "1");
-    for (const char* key : {"state", "online", "frontend-id", "../x", "a/b", "", "UPPER", "hotplug-status"})
+    need(rig.store.write(rig.own("params"), "/disk"));
+    // A worker that was taken over would have its controller open another file, or enforce another address.
+    for (const char* key : {"state", "online", "frontend-id", "../x", "a/b", "", "UPPER", "hotplug-status", "params",
+                            "mode", "log", "path", "ip", "mac", "bridge", "caisson-rate-iops"})
         rig.endpoint->publish(key, "9");
+    CHECK(need(rig.store.read(rig.own("params"))) == "/disk");
+    for (const char* key : {"mode", "log", "path", "ip", "mac", "bridge", "caisson-rate-iops"})
+        CHECK(!need(rig.store.read(rig.own(key))));
     rig.endpoint->publish("text", "a\nb");
     CHECK(rig.state() == "4");
     CHECK(need(rig.store.read(rig.own("online"))) == "1");

@@ -29,6 +29,7 @@ class FrontendControl final : public DeviceControl {
         if (channel_) c.hypervisor.close(std::move(channel_));
         page_ = {};
     }
+    bool worker_may_publish(std::string_view key) const override { return key.starts_with("reading-"); }
 
   private:
     SharedPages page_;
