@@ -9,11 +9,12 @@ namespace caisson::local {
 
 namespace {
 
-constexpr std::size_t most_regions = 4096;    // of a peer, mapped at one time
-constexpr std::size_t most_pages = 65536;     // of a peer: 256 MiB
-constexpr std::size_t most_retired = 4096;    // of a peer
+constexpr std::size_t most_regions = 4096;  // of a peer, mapped at one time
+constexpr std::size_t most_pages = 65536;   // of a peer: 256 MiB
+constexpr std::size_t most_retired = 4096;  // of a peer; and their pages:
+constexpr std::size_t most_retired_pages = most_pages;
 constexpr std::size_t checked_per_fetch = 8;  // live regions looked at for being ended
-constexpr std::chrono::milliseconds grace{500};
+constexpr std::uint64_t kept_fetches = 512;   // nobody holds so many views: a request has 256 pages, a ring 256 buffers
 
 }  // namespace
 
@@ -98,10 +99,13 @@ Status ViewCache::open_status(Peer& peer) {
     return {};
 }
 
-// Old mappings whose grace is over go; ended regions are found a few at a time; then the oldest living one has to go.
+// Old mappings go; ended regions are found a few at a time; then the oldest living one has to go.
 bool ViewCache::make_room(Peer& peer, std::size_t pages) {
-    const auto now = std::chrono::steady_clock::now();
-    while (!peer.retired.empty() && now - peer.retired.front().since > grace) peer.retired.pop_front();
+    ++peer.fetches;
+    while (!peer.retired.empty() && peer.fetches - peer.retired.front().since > kept_fetches) {
+        peer.retired_pages -= peer.retired.front().mapping.size() / page_size;
+        peer.retired.pop_front();
+    }
     for (std::size_t i = 0; i < checked_per_fetch && !peer.regions.empty(); ++i) {
         Region region = std::move(peer.regions.front());
         peer.regions.pop_front();
@@ -115,7 +119,7 @@ bool ViewCache::make_room(Peer& peer, std::size_t pages) {
         peer.regions.pop_front();
         retire(peer, std::move(region));
     }
-    return peer.retired.size() < most_retired;
+    return peer.retired.size() < most_retired && peer.retired_pages + pages <= most_retired_pages;
 }
 
 void ViewCache::retire(Peer& peer, Region region) {
@@ -125,7 +129,8 @@ void ViewCache::retire(Peer& peer, Region region) {
         if (slot.word == region.word) slot = {};
     }
     peer.pages -= pages;
-    peer.retired.push_back({std::move(region.mapping), std::chrono::steady_clock::now()});
+    peer.retired_pages += pages;
+    peer.retired.push_back({std::move(region.mapping), peer.fetches});
 }
 
 void ViewCache::reset(Peer& peer) {

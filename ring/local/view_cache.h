@@ -1,11 +1,11 @@
 // Peers' regions mapped for copy() and view(): fetched at the first use, valid as long as the status page says so.
 //
-// A look-up is one atomic load and a table access. The mapping of an ended region is kept a moment longer, because a
-// span of it may be in use in this turn of the loop; it is the peer's own memory, so nothing of ours is seen by it.
-// All sizes are bounded for each peer; a peer that churns beyond them has only its own copies refused.
+// A look-up is one atomic load and a table access. The mapping of an ended region is kept for some more fetches,
+// because a span of it may be in use in this turn of the loop, next to those that are being fetched; it is the peer's
+// own memory, so nothing of ours is seen by it. Not for a time: fetches can take as long as the hypervisor is kept
+// busy. All sizes are bounded for each peer; a peer that churns beyond them has only its own copies refused.
 #pragma once
 
-#include <chrono>
 #include <deque>
 #include <memory>
 #include <vector>
@@ -35,7 +35,7 @@ class ViewCache {
     };
     struct Retired {
         Mapping mapping;
-        std::chrono::steady_clock::time_point since;
+        std::uint64_t since;  // Peer::fetches
     };
     struct Peer {
         DomainId id;
@@ -46,7 +46,8 @@ class ViewCache {
         std::vector<Slot> slots;     // by reference
         std::deque<Region> regions;  // oldest first
         std::deque<Retired> retired;
-        std::size_t pages = 0;
+        std::size_t pages = 0, retired_pages = 0;
+        std::uint64_t fetches = 0;  // tried
 
         std::uint32_t word(std::uint32_t ref) const;
     };

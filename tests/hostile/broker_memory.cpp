@@ -4,6 +4,7 @@
 #include <sys/stat.h>
 #include <catch2/catch.hpp>
 
+#include <fstream>
 #include <set>
 
 #include "ring/local/connection.h"
@@ -49,6 +50,22 @@ void check_nothing_writes(int fd) {
     REQUIRE(readable != MAP_FAILED);
     CHECK(::mprotect(readable, page_size, PROT_READ | PROT_WRITE) != 0);
     ::munmap(readable, page_size);
+}
+
+// What of granted pages is mapped in this process.
+struct Granted {
+    std::size_t maps = 0, bytes = 0;
+};
+Granted granted_here() {
+    Granted found;
+    std::ifstream file("/proc/self/maps");
+    for (std::string line; std::getline(file, line);) {
+        if (line.find("caisson-grant") == std::string::npos) continue;
+        std::size_t first = 0, last = 0;
+        if (std::sscanf(line.c_str(), "%zx-%zx", &first, &last) == 2) found.bytes += last - first;
+        ++found.maps;
+    }
+    return found;
 }
 
 }  // namespace
@@ -199,13 +216,47 @@ TEST_CASE("a peer that churns through regions does not make our cache of views g
         if (status == GrantStatus::okay) REQUIRE(seen.copy_in(0, std::as_bytes(std::span("1234567"))));
         REQUIRE(need(pages.end()) == End::ended);
     }
-    std::size_t maps = 0;
-    FILE* file = std::fopen("/proc/self/maps", "r");
-    char line[512];
-    while (file != nullptr && std::fgets(line, sizeof line, file) != nullptr)
-        if (std::string(line).find("caisson-grant") != std::string::npos) ++maps;
-    if (file != nullptr) std::fclose(file);
-    CHECK(maps <= 4096);
+    CHECK(granted_here().maps <= 4096);
+}
+
+TEST_CASE("a peer that churns through large regions makes us keep no more than it could grant at one time") {
+    LocalXen xen;
+    auto front = xen.domain(), back = xen.domain();
+    GrantStatus status{};
+    for (int i = 0; i < 40; ++i) {
+        auto pages = need(front.hypervisor->share(back.id, 4096, Access::read_write));
+        (void)back.hypervisor->view({front.id, pages.refs()[0], 0, 8}, Access::read_write, status);
+        REQUIRE(need(pages.end()) == End::ended);
+    }
+    CHECK(granted_here().bytes <= 65536 * page_size);
+    // It has only itself to wait for.
+    auto pages = need(front.hypervisor->share(back.id, 1, Access::read_write));
+    for (int i = 0; i < 600 && status != GrantStatus::okay; ++i)
+        (void)back.hypervisor->view({front.id, pages.refs()[0], 0, 8}, Access::read_write, status);
+    CHECK(status == GrantStatus::okay);
+}
+
+TEST_CASE("a view is good while the other views of a request are fetched, however slow the hypervisor is") {
+    LocalXen xen;
+    auto front = xen.domain(), back = xen.domain();
+    std::vector<SharedPages> pages;
+    for (int i = 0; i < 256; ++i) pages.push_back(need(front.hypervisor->share(back.id, 1, Access::read_write)));
+    GrantStatus status{};
+    const auto view = [&](int i) {
+        return back.hypervisor->view({front.id, pages[i].refs()[0], 0, page_size}, Access::read_write, status);
+    };
+    std::vector<SharedSpan> views{view(0)};
+    REQUIRE(need(pages[0].end()) == End::ended);
+    for (int i = 1; i < 256; ++i) {
+        if (i == 2) ::usleep(700'000);
+        views.push_back(view(i));
+        REQUIRE(status == GrantStatus::okay);
+    }
+    std::set<const void*> places;
+    for (const SharedSpan& one : views) places.insert(one.for_kernel().iov_base);
+    CHECK(places.size() == views.size());
+    const auto bytes = std::as_bytes(std::span("1234567"));
+    for (const SharedSpan& one : views) CHECK(one.copy_in(0, bytes));
 }
 
 }  // namespace caisson
