@@ -259,8 +259,14 @@ Status Target::hand_over(Handover& handover) const {
         case HostKind::file: {
             TRY(look_for_another(*this));
             const auto mine = std::make_shared<Fd>(TRY(file.duplicate()));
-            handover.put_each_time([mine, wishes = wishes, direct = direct_io, path = name.path] {
-                return open_again(*mine, wishes, direct, path);
+            const auto next = std::make_shared<Fd>();
+            handover.put_each_time([mine, next, wishes = wishes, direct = direct_io, path = name.path]() -> Result<Fd> {
+                if (!*next) *next = TRY(open_again(*mine, wishes, direct, path));
+                Fd now = std::move(*next);
+                // The successor's, before this one's first request: a write that the kernel could not bring to the disk
+                // is told once to each description that was there, and a worker may die between hearing and saying it.
+                *next = TRY(open_again(*mine, wishes, direct, path));
+                return now;
             });
             return {};
         }

@@ -1,6 +1,8 @@
 // What a disk's target may be, and what a worker gets of it; files through the real kernel.
 #include <catch2/catch.hpp>
 
+#include <linux/loop.h>
+#include <sys/ioctl.h>
 #include <sys/stat.h>
 
 #include <cstdlib>
@@ -40,6 +42,32 @@ Fd worker_descriptor(const Handover& handover) {
     REQUIRE(copies->size() == 1);
     return std::move(copies->front());
 }
+
+// A block device that cannot keep what is written to it: a loop over memory that may not grow.
+class FailingDisk {
+  public:
+    FailingDisk() {
+        const Fd memory(::memfd_create("failing-disk", MFD_CLOEXEC | MFD_ALLOW_SEALING));
+        const Fd control(::open("/dev/loop-control", O_RDWR | O_CLOEXEC));
+        if (!memory || !control || ::ftruncate(memory.get(), 16 << 20) != 0) return;
+        const int number = ::ioctl(control.get(), LOOP_CTL_GET_FREE);
+        const std::string path = "/dev/loop" + std::to_string(number);
+        loop_.reset(::open(path.c_str(), O_RDWR | O_CLOEXEC));
+        if (number < 0 || !loop_ || ::ioctl(loop_.get(), LOOP_SET_FD, memory.get()) != 0) return;
+        path_ = path;
+        (void)!::ftruncate(memory.get(), 1 << 20);
+        (void)!::fcntl(memory.get(), F_ADD_SEALS, F_SEAL_GROW);
+    }
+    ~FailingDisk() {
+        if (!path_.empty()) ::ioctl(loop_.get(), LOOP_CLR_FD, 0);
+    }
+    FailingDisk(const FailingDisk&) = delete;
+    const std::string& path() const { return path_; }  // empty: there are no loop devices here
+
+  private:
+    Fd loop_;
+    std::string path_;
+};
 
 }  // namespace
 
@@ -105,6 +133,25 @@ TEST_CASE("Each worker gets an open file of its own, of the file that was opened
     CHECK(kernel->try_lock(second.get(), false) == EWOULDBLOCK);
     copy.reset();
     CHECK(kernel->try_lock(second.get(), false) == 0);
+}
+
+TEST_CASE("A write that failed on its way to the disk is told to a successor, though its predecessor was told, too") {
+    const FailingDisk disk;
+    if (disk.path().empty()) {
+        WARN("skipped: no loop device");
+        return;
+    }
+    const auto target = opened(disk.path(), {.direct_io = false});
+    REQUIRE(target);
+    Handover handover;
+    REQUIRE(target->hand_over(handover));
+    const Fd first = worker_descriptor(handover);
+    const std::vector<char> data(1 << 20, 'x');
+    REQUIRE(::pwrite(first.get(), data.data(), data.size(), 8 << 20) == 1 << 20);
+    REQUIRE(::fdatasync(first.get()) != 0);  // the kernel has said it; the worker dies before it can
+    const Fd second = worker_descriptor(handover);
+    CHECK(::fdatasync(second.get()) != 0);
+    CHECK(::fdatasync(second.get()) == 0);
 }
 
 TEST_CASE("Two disks do not write one file, unless both are asked to share it") {
