@@ -14,7 +14,9 @@ constexpr auto crash_window = 10s;
 constexpr std::size_t most_early_deaths = 5;  // by its own doing, or before it served all its devices
 constexpr std::size_t most_deaths = 500;      // whatever it served: a guest that can kill it at will shall not spin us
 constexpr auto spare_delay = 20ms;            // not while the successor needs the processor
-constexpr auto attach_patience = 10s, detach_patience = 1s;
+// The first is far beyond what a crowded or emulated machine needs: a worker that is killed for being slow is one early
+// death more, and a few of these close the device.
+constexpr auto attach_patience = 60s, detach_patience = 1s;
 constexpr unsigned publish_per_window = 100;  // by one device, in crash_window
 
 struct HalfKey {
