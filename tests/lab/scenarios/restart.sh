@@ -12,7 +12,8 @@ back() {
     served_by_us
     publish state ready
     told kill yes 200
-    lab_kills $((kills / 2)) 300 /run/disk /dev/net/tun >/tmp/kills || fail "$(tail -1 /tmp/kills)"
+    tap=$(basename "$(dirname "$(ls /sys/class/net/*/tun_flags)")")
+    lab_kills $((kills / 2)) 300 /run/disk=/run/disk "/dev/net/tun=/sys/class/net/$tap/statistics/rx_packets" >/tmp/kills || fail "$(tail -1 /tmp/kills)"
     publish kills "$(grep -c ^kill /tmp/kills)"
     publish killed yes
 }
