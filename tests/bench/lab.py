@@ -72,6 +72,10 @@ def rows(figures, scenario, name, peer, cases, aim):
 
 
 def main():
+    # Two processors that must run together (a guest and its backend) wait for each other far longer than they lack time.
+    others = os.getloadavg()[0]
+    if others > 0.5 * (os.cpu_count() or 1):
+        bench.note(f"the machine was busy (load {others:.1f}) before this began: these ratios are noise")
     try:
         figures = boot()
     except Skip as why:
