@@ -1,10 +1,11 @@
 // A guest without manners: a frontend that lies, through whichever port there is.
 //
-// Usage: lab_liar DEVICE SEED ROUNDS       DEVICE: device/vbd/51712, device/vif/0 or device/console/1
+// Usage: lab_liar DEVICE SEED ROUNDS SECONDS       DEVICE: device/vbd/51712, device/vif/0 or device/console/1
 //
-// Every lie is told on a connection of its own; then ROUNDS of random bytes in rings and nodes, states in any order,
-// and a flood of events. Says what came of each lie, and at the end:
-//     end LIES BROKEN ANSWERED SILENT     SILENT: the backend should have said something, and said nothing for a minute
+// SECONDS is how long the backend may take for anything on a busy machine. Every lie is told on a connection of its
+// own; then ROUNDS of random bytes in rings and nodes, states in any order, and a flood of events. Says what came of
+// each lie, and at the end:
+//     end LIES BROKEN ANSWERED SILENT     SILENT: the backend should have said something, and said nothing for SECONDS
 // Its last word is a lie that breaks the device, and it stays so. Exit code 1: one was silent, or it could not connect.
 #include <unistd.h>
 
@@ -64,9 +65,10 @@ class Liar {
   public:
     enum class Wanted : std::uint8_t { a_word, nothing };
 
-    Liar(std::string device, std::uint32_t seed)
+    Liar(std::string device, std::uint32_t seed, std::chrono::seconds patience)
         : device_(std::move(device)),
           random_(seed),
+          patience_(patience),
           store_(need(Store::open(""))),
           xen_(need(open_hypervisor(find_hypervisor()))) {
         backend_ = need(store_.read(device_ + "/backend")).value_or("");
@@ -103,7 +105,7 @@ class Liar {
     void state(int value) { write("state", std::to_string(value)); }
     int theirs() { return std::atoi(store_.read(backend_ + "/state").value_or("").value_or("").c_str()); }
     bool shows(int wanted) {
-        for (const auto until = Clock::now() + 60s; Clock::now() < until; std::this_thread::sleep_for(20ms))
+        for (const auto until = Clock::now() + patience_; Clock::now() < until; std::this_thread::sleep_for(20ms))
             if (theirs() == wanted) return true;
         return false;
     }
@@ -145,7 +147,7 @@ class Liar {
         lie();
         notify();
         const char* word = "no word";
-        for (const auto until = Clock::now() + (wanted == Wanted::a_word ? 60s : 0s);;) {
+        for (const auto until = Clock::now() + (wanted == Wanted::a_word ? patience_ : 0s);;) {
             if (theirs() != 4)
                 word = "broken";
             else if ((block_ || net_) && first_.answers() + second_.answers() != before)
@@ -259,6 +261,7 @@ class Liar {
 
     const std::string device_;
     std::mt19937 random_;
+    const std::chrono::seconds patience_;
     Store store_;
     std::unique_ptr<Hypervisor> xen_;
     std::string backend_;
@@ -273,10 +276,11 @@ class Liar {
 }  // namespace
 
 int main(int count, char** words) {
-    if (count != 4) return std::fprintf(stderr, "usage: %s DEVICE SEED ROUNDS\n", words[0]), 2;
+    if (count != 5) return std::fprintf(stderr, "usage: %s DEVICE SEED ROUNDS SECONDS\n", words[0]), 2;
     std::setvbuf(stdout, nullptr, _IOLBF, 0);
     try {
-        static Liar liar(words[1], static_cast<std::uint32_t>(std::stoul(words[2])));
+        static Liar liar(words[1], static_cast<std::uint32_t>(std::stoul(words[2])),
+                         std::chrono::seconds(std::atoi(words[4])));
         const int result = liar.run(std::atoi(words[3]));
         if (result == 0) ::pause();  // with its pages shared and its ring broken
         return result;
