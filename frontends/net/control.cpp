@@ -61,6 +61,7 @@ class FrontendControl final : public DeviceControl {
     void disconnect(ControlContext& context) override;
     std::vector<std::string> watched_own() const override { return {std::string(key::mtu)}; }
     std::vector<std::string> watched_peer() const override { return {std::string(key::carrier)}; }
+    bool worker_may_publish(std::string_view name) const override { return name == key::request_multicast_control; }
     Result<std::optional<std::vector<std::byte>>> changed(ControlContext& context) override;
 
   private:
