@@ -11,14 +11,24 @@ namespace {
 
 class FuseMount final : public Attachment {
   public:
-    FuseMount(std::string path, bool made, Fd fd) : path_(std::move(path)), made_(made), fd_(std::move(fd)) {}
+    FuseMount(std::string path, Fd fd) : path_(std::move(path)), fd_(std::move(fd)) {}
     ~FuseMount() override {
         if (mounted_) ::umount2(path_.c_str(), MNT_DETACH);
         if (made_) ::unlink(path_.c_str());
     }
     const Fd& descriptor() const override { return fd_; }
 
+    Status changed(const Geometry&) override { return mounted_ ? Status{} : mount(); }
+
+  private:
     Status mount() {
+        struct stat seen{};
+        const bool there = ::lstat(path_.c_str(), &seen) == 0;
+        if (there && !S_ISREG(seen.st_mode)) return host_fault(EEXIST, "there is something else at", path_);
+        if (!there) {
+            made_ = bool(Fd(::open(path_.c_str(), O_RDWR | O_CREAT | O_EXCL | O_NOFOLLOW | O_CLOEXEC, 0600)));
+            if (!made_) return host_fault(errno, "create", path_);
+        }
         const std::string options = "fd=" + std::to_string(fd_.get()) +
                                     ",rootmode=100660,user_id=" + std::to_string(::geteuid()) +
                                     ",group_id=" + std::to_string(::getegid()) + ",allow_other,default_permissions";
@@ -28,9 +38,8 @@ class FuseMount final : public Attachment {
         return {};
     }
 
-  private:
     std::string path_;
-    bool made_, mounted_ = false;
+    bool made_ = false, mounted_ = false;
     Fd fd_;
 };
 
@@ -62,16 +71,7 @@ Result<std::unique_ptr<Attachment>> open_fuse(const std::string& path) {
     Fd fuse(::open("/dev/fuse", O_RDWR | O_NONBLOCK | O_CLOEXEC));
     if (!fuse) return host_fault(errno, "open", "/dev/fuse");
     ::umount2(path.c_str(), MNT_DETACH);  // of a controller that was killed
-    struct stat seen{};
-    const bool there = ::lstat(path.c_str(), &seen) == 0;
-    if (there && !S_ISREG(seen.st_mode)) return host_fault(EEXIST, "there is something else at", path);
-    if (!there) {
-        const Fd file(::open(path.c_str(), O_RDWR | O_CREAT | O_EXCL | O_NOFOLLOW | O_CLOEXEC, 0600));
-        if (!file) return host_fault(errno, "create", path);
-    }
-    auto mount = std::make_unique<FuseMount>(path, !there, std::move(fuse));
-    TRY(mount->mount());
-    return mount;
+    return std::make_unique<FuseMount>(path, std::move(fuse));
 }
 
 }  // namespace caisson::block::frontend

@@ -16,7 +16,8 @@ namespace caisson::block::frontend {
 // "/dev/xvda" for device 51712.
 std::string file_of(DeviceId device);
 
-// Unmounted when it is destroyed, and the file that was mounted over goes too, if it was made here.
+// Mounted when the disk is connected for the first time: until then nobody finds a file that has no answers. Unmounted
+// when it is destroyed, and the file that was mounted over goes too, if it was made here.
 Result<std::unique_ptr<Attachment>> open_fuse(const std::string& path);
 
 }  // namespace caisson::block::frontend

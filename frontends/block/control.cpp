@@ -172,8 +172,10 @@ Result<std::optional<std::vector<std::byte>>> FrontendControl::changed(ControlCo
     if (queues_.empty()) return std::nullopt;
     const Features features = TRY(read_features(context.own, context.peer));
     if (!features.connected) return std::nullopt;
+    if (attachment_)
+        if (const Status there = attachment_->changed(features.geometry); !there)
+            context.log.say("no file for this disk: " + there.error().message());
     kept_->write(features);
-    if (attachment_) attachment_->changed(features.geometry);
     const auto bytes = std::as_bytes(std::span(&features, 1));
     return std::vector<std::byte>(bytes.begin(), bytes.end());
 }

@@ -37,6 +37,7 @@ struct Mounted {
                                   return block::frontend::open_fuse(path());
                               }}}) {
         world.frontend_worker();
+        world.until([&] { return std::filesystem::exists(path()); });
     }
     std::string path() const { return folder / "xvda"; }
 
