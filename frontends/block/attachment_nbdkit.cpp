@@ -201,6 +201,14 @@ int config_complete() {
     return -1;
 }
 
+// Before nbdkit forks, and before anybody waits for its socket: a disk that is not there ends it with a word. What was
+// opened here does not survive the fork.
+int get_ready() {
+    const auto probe = caisson::block::open_disk(disk_name);
+    if (probe) return 0;
+    nbdkit_error("%s", probe.error().message().c_str());
+    return -1;
+}
 int after_fork() { return service.start(disk_name); }
 void cleanup() { service.stop(); }
 
@@ -262,6 +270,7 @@ nbdkit_plugin plugin = {
     .trim = trim,
     .magic_config_key = "disk",
     .can_multi_conn = yes,
+    .get_ready = get_ready,
     .after_fork = after_fork,
     .export_description = description,
     .cleanup = cleanup,
