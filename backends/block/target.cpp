@@ -143,9 +143,10 @@ Status look_for_another(const Target& target) {
         if (errno != EWOULDBLOCK) return host_fault(errno, "lock", target.name.path);
         ::usleep(10'000);
     }
-    return unsupported("", target.name.path + (together ? " is written by another disk or program (its lock is held)"
-                                                        : " is used by another disk or program (its lock is held); "
-                                                          "mode \"w!\" shares a disk"));
+    return unsupported("",
+                       target.name.path + (together ? " is written by another disk or program (its lock is held)"
+                                                    : " is used by another disk or program (its lock is held); "
+                                                      "mode \"w!\" (shared=1 in its caisson_disk line) shares a disk"));
 }
 
 // ---- Memory --------------------------------------------------------------------------------------------------------

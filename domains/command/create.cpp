@@ -54,9 +54,8 @@ Status wait_for_devices(const State& state, const toolstack::DomainRecord& born)
             TRY(still_runs(toolstack, born));
             if (std::chrono::steady_clock::now() > end)
                 return unsupported("", link.device_class + " " + std::to_string(link.id.raw) + " of domain " +
-                                           std::to_string(domain.raw) +
-                                           " does not connect; 'caisson log' of it and of its " +
-                                           "backend domain may say why");
+                                           std::to_string(domain.raw) + " does not connect: " +
+                                           toolstack::why_not_connected(toolstack.store(), link) + "; the domain runs");
             std::this_thread::sleep_for(10ms);
         }
     return {};

@@ -32,11 +32,7 @@ Status connects(Toolstack& toolstack, const toolstack::DeviceLink& link) {
         if (now.backend == XenbusState::connected && now.frontend == XenbusState::connected) return {};
         std::this_thread::sleep_for(10ms);
     }
-    const auto error =
-        toolstack.store().read(toolstack::domain_path(link.backend) + "/error/backend/" + link.device_class + "/" +
-                               std::to_string(link.frontend.raw) + "/" + std::to_string(link.id.raw) + "/error");
-    return unsupported(
-        "", "the disk does not connect: " + (error && *error ? **error : "'caisson log' of both domains may say why"));
+    return unsupported("", "the disk does not connect: " + toolstack::why_not_connected(toolstack.store(), link));
 }
 
 }  // namespace

@@ -65,7 +65,7 @@ struct Line {
         create_command->add_option("KEY=VALUE", create_options.settings, "Settings that override the file's");
         create_command->add_flag("--wait", create_options.wait, "Return when every device is connected");
         create_command->add_flag("-F,--foreground", create_options.foreground,
-                                 "Stay, show its output, end with its exit code");
+                                 "Stay, show what it prints (unless that goes to a console), end with its exit code");
         create_command->add_flag("--start", create_options.start, "Start a hypervisor first, if none runs");
         create_command->add_flag("-n,--check", create_options.check,
                                  "Read the file and say what is wrong; make nothing");
@@ -101,7 +101,7 @@ struct Line {
         detach_command->add_option("DOMAIN", detach_options.domain, "Name or id")->required();
         detach_command->add_option("CLASS", detach_options.device_class, "block")->required()->check(classes);
         detach_command->add_option("VDEV", detach_options.vdev, "Its name, or its number")->required();
-        detach_command->add_flag("--force", detach_options.force, "Even while the guest uses it");
+        detach_command->add_flag("--force", detach_options.force, "At once, without waiting for the guest to let go");
         on_state(detach_command, [this](const auto& state) { return detach(state, detach_options); });
 
         auto* resize_command = app.add_subcommand("resize", "Tell a domain that a disk's target has another size now");

@@ -1,5 +1,7 @@
 #include "domains/toolstack/devices.h"
 
+#include <fmt/format.h>
+
 #include <algorithm>
 #include <thread>
 
@@ -123,6 +125,16 @@ Status remove_domain(Store& store, DomainId domain, const std::string& uuid, std
         if (!uuid.empty()) TRY(store.remove("/vm/" + uuid));
         return store.remove(libxl_path(domain));
     });
+}
+
+// error/PATH/error is "ERRNO TEXT", as Linux's xenbus_dev_error() writes it.
+std::string why_not_connected(Store& store, const DeviceLink& link) {
+    const auto said = store.read(fmt::format("{}/error/backend/{}/{}/{}/error", domain_path(link.backend),
+                                             link.device_class, link.frontend.raw, link.id.raw));
+    if (!said || !*said) return "'caisson log' of it and of its backend domain may say why";
+    const std::string& text = **said;
+    const auto digits = text.find_first_not_of("0123456789");
+    return digits != std::string::npos && digits > 0 && text[digits] == ' ' ? text.substr(digits + 1) : text;
 }
 
 }  // namespace caisson::toolstack

@@ -22,6 +22,8 @@ struct DeviceStates {
     XenbusState frontend = XenbusState::unknown, backend = XenbusState::unknown;
 };
 Result<DeviceStates> states(Store& store, const DeviceLink& link);
+// What its backend has said in xenstore, or where else to look.
+std::string why_not_connected(Store& store, const DeviceLink& link);
 
 // Asks the backends to close (online 0, state Closing), waits for them no longer than `patience` in all, then removes
 // the directories whatever they did. The frontends are gone already.
