@@ -4,6 +4,7 @@
 
 #include <algorithm>
 #include <atomic>
+#include <limits>
 #include <map>
 #include <unordered_map>
 #include <vector>
@@ -20,6 +21,7 @@ namespace {
 constexpr auto slow_poll = 1s;            // a lost event costs this much
 constexpr unsigned first_backed_off = 2;  // the second spurious event in a row is the first that waits
 constexpr auto longest_back_off = 1000ms;
+constexpr unsigned most_reaped = 8;  // completions a round, before the devices are polled
 
 Loop::Clock::duration back_off(unsigned spurious) {
     if (spurious < first_backed_off) return 0ms;
@@ -135,8 +137,10 @@ struct Loop::Impl {
         if (watch->again && watches.contains(id)) listen(id, *watch);
     }
 
+    // What many requests have ended with shall begin to go out before the last of them was seen.
     bool reap() {
-        return kernel.reap([this](std::uint64_t id, int result) { complete(id, result); });
+        const unsigned most = served.empty() ? std::numeric_limits<unsigned>::max() : most_reaped;
+        return kernel.reap(most, [this](std::uint64_t id, int result) { complete(id, result); });
     }
 
     bool run_timers(Clock::time_point now) {

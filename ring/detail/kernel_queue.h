@@ -78,10 +78,10 @@ class KernelQueue {
         io_uring_submit_and_wait_timeout(&ring_, &cqe, 1, &limit, nullptr);
     }
 
-    // Calls `complete(data, result)` for what the kernel completed, but for what entry(who, token) asked for: that goes
-    // there. Entries whose data is 0 are nobody's. True when there was something for somebody.
+    // Calls `complete(data, result)` for what the kernel completed, `most` at a time, but for what entry(who, token)
+    // asked for: that goes there. Entries whose data is 0 are nobody's. True when there was something for somebody.
     template <class Complete>
-    bool reap(Complete&& complete) {
+    bool reap(unsigned most, Complete&& complete) {
         bool any = !put_aside_.empty();
         while (!put_aside_.empty()) {
             const auto [data, result] = put_aside_.front();
@@ -90,9 +90,9 @@ class KernelQueue {
         }
         io_uring_cqe* cqe = nullptr;
         if (io_uring_peek_cqe(&ring_, &cqe) != 0) return any;
-        // Some of what was there when the round began: a descriptor that stays ready completes again as soon as it is
-        // looked at, and what many requests have ended with shall begin to go out before the last of them was seen.
-        for (unsigned left = std::min(io_uring_cq_ready(&ring_), most_reaped);
+        // What was there when the round began: a descriptor that stays ready completes again as soon as it is looked
+        // at.
+        for (unsigned left = std::min(io_uring_cq_ready(&ring_), most);
              left > 0 && io_uring_peek_cqe(&ring_, &cqe) == 0; --left) {
             const std::uint64_t data = io_uring_cqe_get_data64(cqe);
             const int result = cqe->res;
@@ -131,7 +131,6 @@ class KernelQueue {
     }
 
   private:
-    static constexpr unsigned most_reaped = 8;       // completions a round, before the devices are polled
     static constexpr unsigned most_rounds_late = 4;  // so many rounds may a busy loop keep a watch from the kernel
 
     // A request of entry(who, token): its place in the table is what the kernel brings back, with this bit.
