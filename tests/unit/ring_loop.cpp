@@ -208,7 +208,7 @@ TEST_CASE("more can be registered before the first turn than the kernel's queue 
     std::vector<Loop::Handle> handles;
     for (int i = 0; i < 1000; ++i) handles.push_back(loop->watch(pair.near.wait_fd(), POLLIN, [&](short) { ++calls; }));
     REQUIRE(pair.far.notify());
-    for (int turns = 0; turns < 1000 && calls < 1000; ++turns) loop->turn(1s);  // some of them a turn
+    for (int turns = 0; turns < 100 && calls < 1000; ++turns) loop->turn(1s);
     CHECK(calls >= 1000);
 }
 
