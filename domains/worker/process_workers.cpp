@@ -295,11 +295,11 @@ void ProcessWorkers::replace(Group& group, const std::set<std::uint32_t>& device
     for (const std::uint32_t number : devices)
         (jobs_[number].stage == Job::Stage::leaving ? leave : stay).push_back(number);
 
-    const bool hopeless =
-        (early && too_many(group.early_deaths, most_early_deaths)) | too_many(group.deaths, most_deaths);
+    const bool too_often = too_many(group.deaths, most_deaths);  // both count, whatever the other says
+    const bool too_early = early && too_many(group.early_deaths, most_early_deaths);
     Status staffed;
     if (!stay.empty()) {
-        if (hopeless)
+        if (too_early || too_often)
             staffed = host_fault(0, "the worker dies again and again: the device is closed");
         else
             staffed = staff(group);
