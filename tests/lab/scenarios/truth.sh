@@ -1,5 +1,4 @@
 # What libxl writes into xenstore for each kind of device is what tests/lab/truth/ says, which the local toolstack's test reads.
-draft="it has recorded, and was not yet seen to compare a second boot"
 limit=200
 
 back_cfg="driver_domain=1"
