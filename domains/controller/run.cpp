@@ -47,7 +47,8 @@ Status run(ControllerOptions options, bool processes) {
     WorkerPort port = TRY(WorkerPort::open(processes ? PortKind::local : address.kind));
     auto store = TRY(Store::open(options.xenstored_socket));
     auto loop = TRY(Loop::make());
-    const auto workers = processes ? make_process_workers(*loop, options.worker) : make_inline_workers(*loop, std::move(port));
+    const auto workers =
+        processes ? make_process_workers(*loop, options.worker) : make_inline_workers(*loop, std::move(port));
     Controller controller(*loop, *hypervisor, store, *workers, options);
     TRY(controller.start());
     const auto terminate = loop->watch(signals.get(), POLLIN, [&](short) { loop->stop(); });

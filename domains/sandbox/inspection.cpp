@@ -83,8 +83,8 @@ Status verify(const Inspection& seen, bool namespaces, bool xen) {
     if ((seen.effective | seen.permitted | seen.inheritable | seen.ambient) != 0 || (namespaces && seen.bounding != 0))
         return refuse("the worker has capabilities");
     if (namespaces && seen.own_namespaces != all_namespaces) return refuse("the worker shares a namespace with us");
-    std::vector<std::string> declared{"/dev/null", "/dev/null", "anon_inode:[eventfd]", "anon_inode:[io_uring]", "pipe",
-                                      "socket"};
+    std::vector<std::string> declared{"/dev/null", "/dev/null", "anon_inode:[eventfd]", "anon_inode:[io_uring]",
+                                      "pipe",      "socket"};
     if (xen) declared.insert(declared.begin() + 2, "/dev/xen/gntdev");
     if (seen.descriptors != declared) {
         std::string list;

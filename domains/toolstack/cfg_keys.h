@@ -1,5 +1,5 @@
-// Which keys of a cfg file this version uses, which mean something to Xen alone, and which it has to refuse: xl.cfg(5)'s
-// and the caisson_ keys of domain_config.h. No key is swallowed. Threads: any.
+// Which keys of a cfg file this version uses, which mean something to Xen alone, and which it has to refuse:
+// xl.cfg(5)'s and the caisson_ keys of domain_config.h. No key is swallowed. Threads: any.
 #pragma once
 
 #include <string>
