@@ -17,20 +17,13 @@ constexpr auto patience = 3s;
 
 // The functions of libnbd that we call, by the library's own declarations.
 struct Library {
-#define CAISSON_NBD_FUNCTIONS(X)                                                                                 \
-    X(nbd_create)                                                                                                \
-    X(nbd_close)                                                                                                 \
-    X(nbd_get_error)                                                                                             \
-    X(nbd_set_export_name)                                                                                       \
-    X(nbd_set_request_structured_replies)                                                                        \
-    X(nbd_aio_connect_unix)                                                                                      \
-    X(nbd_aio_connect_tcp)                                                                                       \
-    X(nbd_poll)                                                                                                  \
-    X(nbd_aio_is_ready)                                                                                          \
-    X(nbd_aio_is_dead)                                                                                           \
-    X(nbd_aio_is_closed)                                                                                         \
-    X(nbd_aio_get_fd) X(nbd_aio_disconnect) X(nbd_get_size) X(nbd_is_read_only) X(nbd_can_flush) X(nbd_can_trim) \
-        X(nbd_get_block_size)
+    // clang-format off: it finds no rest here
+#define CAISSON_NBD_FUNCTIONS(X) \
+    X(nbd_create) X(nbd_close) X(nbd_get_error) X(nbd_set_export_name) X(nbd_set_request_structured_replies) \
+    X(nbd_aio_connect_unix) X(nbd_aio_connect_tcp) X(nbd_poll) X(nbd_aio_is_ready) X(nbd_aio_is_dead) \
+    X(nbd_aio_is_closed) X(nbd_aio_get_fd) X(nbd_aio_disconnect) X(nbd_get_size) X(nbd_is_read_only) \
+    X(nbd_can_flush) X(nbd_can_trim) X(nbd_get_block_size)
+    // clang-format on
 #define CAISSON_DECLARE(name) decltype(&::name) name = nullptr;
     CAISSON_NBD_FUNCTIONS(CAISSON_DECLARE)
 #undef CAISSON_DECLARE
