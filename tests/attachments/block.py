@@ -4,6 +4,7 @@ usage: block.py nbdkit|fio
 """
 import json
 import os
+import shlex
 import shutil
 import signal
 import sys
@@ -92,6 +93,7 @@ def nbdkit(system):
     fails(system, f"nbdkit -f {PLUGIN} xvdd", "the domain's own frontend serves the disk")
     check("disks that are left to programs are no files", system.exec("guest", "ls /dev | grep ^xvd[abc]; true") == "")
     fails(system, f"nbdkit -f {PLUGIN} xvdq", "no such disk")
+    fails(system, "timeout 60 sh -c " + shlex.quote(served("xvdq", 'nbdinfo "$uri"')), "no such disk")
     fails(system, f"nbdkit -f {PLUGIN} eth0", "is no name like")
 
 

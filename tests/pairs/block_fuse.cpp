@@ -7,6 +7,9 @@
 
 #include <atomic>
 #include <catch2/catch.hpp>
+
+#include <filesystem>
+#include <fstream>
 #include <random>
 
 #include "frontends/block/attachment_fuse.h"
@@ -85,6 +88,24 @@ int run(Mounted& mounted, Program&& program, Meanwhile&& meanwhile) {
 }
 
 }  // namespace
+
+TEST_CASE("There is no file of a disk before its backend is there: nobody can wait for one that never comes") {
+    if (!may_mount()) return;
+    const TemporaryFolder folder;
+    const std::string path = folder / "xvda";
+    const auto mounted = [&] {
+        std::ifstream mounts("/proc/self/mounts");
+        const std::string all{std::istreambuf_iterator<char>(mounts), {}};
+        return all.find(path) != std::string::npos;
+    };
+    auto attachment = block::frontend::open_fuse(path);
+    REQUIRE(attachment);
+    CHECK_FALSE(std::filesystem::exists(path));
+    REQUIRE((*attachment)->changed({}));  // connected
+    CHECK(mounted());                     // to look at it would be to wait for a worker
+    attachment->reset();
+    CHECK_FALSE(std::filesystem::exists(path));
+}
 
 TEST_CASE("A program finds the disk as a file of its size, and reads what it wrote") {
     if (!may_mount()) return;
