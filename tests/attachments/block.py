@@ -10,10 +10,10 @@ import signal
 import sys
 import time
 
-from local_system import Failed, System, cmdline, descendants, settle, unwind_on_signals
+from local_system import Failed, System, cmdline, descendants, settle, unwind_on_signals, visible
 
 MIB = 1 << 20
-FOLDER = os.path.realpath(os.path.join(os.path.dirname(os.environ["CAISSON"]), "..", "frontends"))
+FOLDER = visible(os.path.join(os.path.dirname(os.environ["CAISSON"]), "..", "frontends"), ".so")
 PLUGIN, ENGINE = os.path.join(FOLDER, "nbdkit-caisson-plugin.so"), os.path.join(FOLDER, "caisson-fio.so")
 IMAGE = "/tmp/disk.img"  # in the storage domain
 

@@ -13,7 +13,7 @@ import subprocess
 import tempfile
 
 from bench import Bench, mood_of, run
-from local_system import System, unwind_on_signals
+from local_system import System, unwind_on_signals, visible
 
 bench = Bench("block", __doc__)
 quick = bench.options.quick
@@ -21,7 +21,7 @@ seconds, rounds = (1, 3) if quick else (4, 7)
 MIB = 1 << 20
 POLLED = "a polled vhost-user-blk target on such a machine"  # not in Debian: its figures are constants
 
-folder = os.path.realpath(os.path.join(os.path.dirname(os.environ["CAISSON"]), "..", "frontends"))
+folder = visible(os.path.join(os.path.dirname(os.environ["CAISSON"]), "..", "frontends"), ".so")
 engine = os.path.join(folder, "caisson-fio.so")
 
 

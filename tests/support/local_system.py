@@ -5,6 +5,7 @@
         system.create("guest", vif=["backend=sys-net,ip=10.137.0.2"], caisson_net=["ip=10.137.0.2/32,gateway=..."])
         system.exec("guest", "ping -c1 10.137.0.1")
 """
+import atexit
 import contextlib
 import fcntl
 import glob
@@ -16,6 +17,19 @@ import subprocess
 import sys
 import tempfile
 import time
+
+
+def visible(folder, ending):
+    """The files of a folder that end so, in one that every domain's user may enter; a checkout may be its owner's alone.
+    Gone with this process."""
+    place = tempfile.mkdtemp(prefix="caisson-visible-")
+    atexit.register(shutil.rmtree, place, ignore_errors=True)
+    os.chmod(place, 0o755)
+    for name in os.listdir(folder):
+        if name.endswith(ending):
+            shutil.copy(os.path.join(folder, name), place)
+            os.chmod(os.path.join(place, name), 0o755)
+    return place
 
 
 class Failed(Exception):
