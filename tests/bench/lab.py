@@ -36,7 +36,7 @@ def domain_image(packages):
 
 
 def boot():
-    """The figures by scenario, case and contender, in the order in which they were measured."""
+    """The figures by scenario, case and contender, in the order in which they were measured; and what failed."""
     packages = Packages(WORK / "cache")
     if not shutil.which("fio"):
         raise Skip("fio is not installed")
@@ -45,15 +45,17 @@ def boot():
     machine = Machine(folder, packages, dom0, domain_image(packages), LIMITS, busy(), memory_mib=3072)
     (machine.share / "measure").write_text(f"{ROUNDS} {SECONDS}\n")
     results = machine.run(lambda one: print(f"lab: {one.verdict} {one.scenario} ({one.seconds:.0f} s) {one.why}", flush=True))
-    figures = {}
+    figures, failed = {}, []
     for name in LIMITS:
         if name not in results or results[name].verdict != "PASS":
-            sys.exit(f"bench lab: {name} did not end: its logs are in {folder}/share/out/{name}/")
+            failed.append(f"bench lab: {name} did not end: its logs are in {folder}/share/out/{name}/")
+            continue
         log = (folder / f"share/out/{name}/guest-guest.log").read_text(errors="replace")
         for case, contender, rest in re.findall(r"^FIGURE (\S+)/(\S+) ([\d. ]+)", log, re.MULTILINE):
             figures.setdefault((name, case), {}).setdefault(contender, []).append([float(word) for word in rest.split()])
-    shutil.rmtree(folder)
-    return figures
+    if not failed:
+        shutil.rmtree(folder)
+    return figures, failed
 
 
 def rows(figures, scenario, name, peer, cases, aim):
@@ -77,7 +79,7 @@ def main():
     if others > 0.5 * (os.cpu_count() or 1):
         bench.note(f"the machine was busy (load {others:.1f}) before this began: these ratios are noise")
     try:
-        figures = boot()
+        figures, failed = boot()
     except Skip as why:
         print(f"bench lab: skipped: {why}")
         return
@@ -92,6 +94,8 @@ def main():
         bench.note("netperf is not installed (Debian non-free, --nonfree): iperf3 was used, which has no TCP_RR")
     bench.note("Ratios under emulation: QEMU without KVM runs Xen and every domain here.")
     bench.finish()
+    if failed:
+        sys.exit("\n".join(failed))
 
 
 main()
