@@ -114,7 +114,7 @@ class System:
         """Pids of the domain's workers that hold a descriptor of `holding` ("/dev/net/tun"): those that serve, not the
         spares that wait."""
         inside = self.processes(domain)
-        return [pid for pid in inside if cmdline(pid)[1:2] == ["worker"] and holding in descriptors(pid)]
+        return [pid for pid in inside if cmdline(pid)[1:2] == ["worker"] and any(one.endswith(holding) for one in descriptors(pid))]
 
     def census(self):
         """What may not grow: descriptors and processes of each domain's services, and what the hypervisor counts."""
