@@ -24,10 +24,11 @@ Result<HashClient> HashClient::make(Setup setup) {
     ControlJournal& journal = setup.journal;
     if (client.ring_.outstanding() > 1) return host_fault(EBADMSG, "journal: control requests");
     client.owed_ = client.ring_.outstanding() == 1;
+    if (journal.pages.state == ArenaRecord::shared) {  // read-only pages come back without memory: only to be ended
+        if (auto old = setup.hypervisor.reclaim(GrantRef(journal.pages.first))) client.tables_ = std::move(*old);
+        end_noted(client.tables_, journal.pages);
+    }
     if (journal.done != 0) return client;
-    if (journal.pages.state == ArenaRecord::shared)  // read-only pages come back without memory: only to be ended
-        (void)setup.hypervisor.reclaim(GrantRef(journal.pages.first));
-    journal.pages = {};
     TRY(client.share_tables());
     return client;
 }
@@ -91,8 +92,7 @@ Status HashClient::answer(const ControlResponse& response) {
 void HashClient::finish(bool agreed) {
     agreed_ = agreed;
     setup_.journal.done = 1;
-    tables_ = {};  // netif.h: they must stay valid until the response, no longer
-    setup_.journal.pages = {};
+    end_noted(tables_, setup_.journal.pages);  // netif.h: they must stay valid until the response, no longer
 }
 
 }  // namespace caisson::net::frontend

@@ -31,17 +31,28 @@ Result<SharedPages> share_noted(Hypervisor& hypervisor, DomainId peer, std::uint
     return shared;
 }
 
+void end_noted(SharedPages& pages, ArenaRecord& record) {
+    record.state = ArenaRecord::ending;
+    std::atomic_signal_fence(std::memory_order_seq_cst);
+    pages = {};
+    std::atomic_signal_fence(std::memory_order_seq_cst);
+    record = {};
+}
+
 void end_forgotten(Hypervisor& hypervisor, Journal& journal) {
     std::vector<std::uint32_t> noted;
     bool forgotten = false;
     for (ArenaRecord* record : records(journal)) {
+        if (record->state == ArenaRecord::ending) {
+            (void)hypervisor.reclaim(GrantRef(record->first));  // what comes back is ended at once
+            *record = {};
+        }
         if (record->state == ArenaRecord::shared) noted.push_back(record->first);
         forgotten |= record->state > ArenaRecord::shared;
     }
     if (!forgotten) return;
     for (std::uint32_t ref = 0; ref < references_tried; ++ref)
-        if (std::find(noted.begin(), noted.end(), ref) == noted.end())
-            (void)hypervisor.reclaim(GrantRef(ref));  // what comes back is ended at once
+        if (std::find(noted.begin(), noted.end(), ref) == noted.end()) (void)hypervisor.reclaim(GrantRef(ref));
     for (ArenaRecord* record : records(journal))
         if (record->state > ArenaRecord::shared) *record = {};
 }

@@ -18,9 +18,9 @@ inline constexpr std::uint32_t arena_pages = ring_slots;  // tx and rx: a page a
 inline constexpr unsigned kept_arenas = 8;                // of predecessors whose packets are not answered yet
 
 // Pages that a worker shared. `sharing` is written before they are, so that a successor knows when some may exist that
-// nobody has noted.
+// nobody has noted; `ending` before they are ended, for their reference may name other pages right after.
 struct ArenaRecord {
-    static constexpr std::uint32_t none = 0, shared = 1, sharing = 2;
+    static constexpr std::uint32_t none = 0, shared = 1, sharing = 2, ending = 3;
     std::uint32_t state = none;
     std::uint32_t first = 0;  // the first grant reference
 };
@@ -68,8 +68,12 @@ static_assert(std::is_trivially_copyable_v<Journal>);
 Result<SharedPages> share_noted(Hypervisor& hypervisor, DomainId peer, std::uint32_t pages, Access access,
                                 ArenaRecord& record);
 
-// Ends what a predecessor shared and did not come to note. References are tried one by one, for no hypervisor lists
-// them; this is needed only after a death in the middle of share_noted().
+// Ends them, or leaves them to the quarantine while the backend still maps them (XSA-396).
+void end_noted(SharedPages& pages, ArenaRecord& record);
+
+// Ends what a predecessor shared and did not come to note, and what it did not come to end. Before anything new is
+// shared. References that nobody noted are tried one by one, for no hypervisor lists them; this is needed only after a
+// death in the middle of share_noted().
 void end_forgotten(Hypervisor& hypervisor, Journal& journal);
 
 }  // namespace caisson::net::frontend

@@ -82,10 +82,7 @@ Status Transmitter::share_when_possible() {
     return {};
 }
 
-void Transmitter::retire_arena(unsigned arena) {
-    old_[arena] = {};  // ended, or in quarantine while the backend still maps it (XSA-396)
-    setup_.journal.arenas[arena] = {};
-}
+void Transmitter::retire_arena(unsigned arena) { end_noted(old_[arena], setup_.journal.arenas[arena]); }
 
 std::size_t Transmitter::old_arenas() const {
     return static_cast<std::size_t>(std::count_if(old_.begin(), old_.end(), [](const auto& old) { return !!old; }));

@@ -158,8 +158,8 @@ bool Queue::transmit() {
 bool Queue::arm() {
     if (worker_.dead()) return false;
     Result<bool> work = rx_.arm();
-    // Answers are only worth a wake-up while a frame waits for room.
-    if (work && no_room_) {
+    // Answers are only worth a wake-up while a frame waits for room, or a predecessor's pages for their end.
+    if (work && (no_room_ || tx_.old_arenas() > 0)) {
         const Result<bool> answers = tx_.arm();
         work = answers ? Result<bool>(*work || *answers) : answers;
     }

@@ -204,6 +204,61 @@ TEST_CASE("pages shared by a worker that died before it noted them are ended by 
     check_alive(front);
 }
 
+TEST_CASE("a worker that died while it ended pages leaves no reference in the journal that names others' pages later") {
+    auto link = FrontendAlone::default_link();
+    link.queues = 2;
+    FrontendAlone front(link);
+    front.program_sends(frame(100), {}, 1);
+    front.turns();
+    const auto owed = front.queue(1).tx.take();
+    REQUIRE(owed);
+    front.kill();
+    front.start(true);  // the second queue's old pages wait for their answer
+    front.program_sends(frame(100));
+    front.turns();  // and the first queue's will, after the next death: it needs a free reference then
+    REQUIRE(front.queue().tx.take());
+
+    std::vector<std::byte> at_death;
+    front.hypervisor.on_end = [&] { at_death = front.journal; };
+    front.queue(1).tx.respond({owed->id, net::status::okay});
+    front.ring_bell(1);
+    front.turns();
+    front.hypervisor.on_end = nullptr;
+    REQUIRE(!at_death.empty());
+    front.kill();
+    front.journal = at_death;
+    front.start(true);
+
+    std::set<unsigned> arenas;
+    for (const unsigned queue : {0u, 1u}) {
+        front.program_sends(frame(100), {}, queue);
+        front.turns();
+        const auto sent = front.queue(queue).tx.take();
+        REQUIRE(sent);
+        CHECK(front.hypervisor.granted(sent->gref));
+        CHECK(arenas.insert(sent->gref - sent->id).second);
+    }
+    check_alive(front);
+}
+
+TEST_CASE("a predecessor's pages are given back without traffic") {
+    FrontendAlone front;
+    check_alive(front);
+    const auto shares = front.hypervisor.shares();
+    front.program_sends(frame(100));
+    front.turns();
+    const auto sent = requests(front);
+    REQUIRE(sent.size() == 1);
+    front.kill();
+    front.start(true);
+    CHECK(front.hypervisor.shares() == shares + 1);
+    CHECK(front.queue().tx.response_event() == front.queue().tx.produced() + 1);  // it wants to be told
+    front.queue().tx.respond({sent[0].id, net::status::okay});
+    front.ring_bell();
+    front.turns();
+    CHECK(front.hypervisor.shares() == shares);
+}
+
 TEST_CASE("a worker that cannot share pages says so and leaves nothing behind") {
     FrontendAlone front;
     front.worker.reset();

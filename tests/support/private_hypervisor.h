@@ -4,6 +4,7 @@
 
 #include <sys/mman.h>
 
+#include <functional>
 #include <map>
 #include <set>
 
@@ -27,12 +28,12 @@ class PrivateHypervisor final : public Hypervisor {
         Fd fd(::memfd_create("pages", MFD_CLOEXEC));
         const std::size_t bytes = pages * page_size;
         if (!fd || ::ftruncate(fd.get(), static_cast<off_t>(bytes)) != 0) return host_fault(errno, "memfd");
+        const std::uint32_t first = lowest_free(pages);
         std::vector<GrantRef> refs;
-        for (std::uint32_t i = 0; i < pages; ++i) refs.emplace_back(next_ref_ + i);
+        for (std::uint32_t i = 0; i < pages; ++i) refs.emplace_back(first + i);
         void* base = ::mmap(nullptr, bytes, PROT_READ | PROT_WRITE, MAP_SHARED, fd.get(), 0);
         if (base == MAP_FAILED) return host_fault(errno, "mmap");
-        regions_[next_ref_] = {base, bytes, access, peer};
-        next_ref_ += pages;
+        regions_[first] = {base, bytes, access, peer};
         return SharedPages(*this, peer, access, detail::SharedAccess::span(base, bytes), std::move(refs),
                            std::move(fd));
     }
@@ -85,6 +86,7 @@ class PrivateHypervisor final : public Hypervisor {
     std::size_t shares() const { return regions_.size(); }
 
     bool fail_shares = false;
+    std::function<void()> on_end;  // pages are about to be ended
 
   private:
     struct Region {
@@ -93,6 +95,15 @@ class PrivateHypervisor final : public Hypervisor {
         Access access;
         DomainId peer;
     };
+    // As hypervisors do: a reference that was ended is soon another one's.
+    std::uint32_t lowest_free(std::uint32_t pages) const {
+        std::uint32_t first = lowest_ref;
+        for (const auto& [ref, region] : regions_) {
+            if (ref - first >= pages) break;
+            first = ref + static_cast<std::uint32_t>(region.bytes / page_size);
+        }
+        return first;
+    }
     const Region* region_of(std::uint32_t ref) const {
         auto it = regions_.upper_bound(ref);
         if (it == regions_.begin()) return nullptr;
@@ -108,6 +119,7 @@ class PrivateHypervisor final : public Hypervisor {
         }
         const auto it = regions_.find(pages.refs()[0].raw);
         if (it == regions_.end()) return End::ended;
+        if (on_end) on_end();
         ::munmap(it->second.base, it->second.bytes);
         regions_.erase(it);
         return End::ended;
@@ -118,7 +130,7 @@ class PrivateHypervisor final : public Hypervisor {
     std::map<std::uint32_t, Region> regions_;
     std::map<void*, std::size_t> adopted_;
     std::set<std::uint32_t> elsewhere_;
-    std::uint32_t next_ref_ = 100;
+    static constexpr std::uint32_t lowest_ref = 100;
 };
 
 }  // namespace caisson::test
