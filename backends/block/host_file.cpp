@@ -29,8 +29,7 @@ Result<std::unique_ptr<Host>> make_file_host(WorkerContext& context, const Confi
     return std::make_unique<FileHost>(
         std::move(file),
         FileHost::Options{.geometry = config.geometry,
-                          .shared_lock = config.shared_target || config.geometry.read_only(),
-                          .immediate = config.in_memory},
+                          .shared_lock = config.shared_target || config.geometry.read_only()},
         [&loop = context.loop, immediate = config.in_memory](KernelAnswers& answers) {
             return immediate ? make_immediate_kernel(answers) : make_ring_kernel(loop, answers);
         },
@@ -41,7 +40,6 @@ FileHost::FileHost(Fd file, Options options, const MakeKernel& kernel, Completio
     : file_(std::move(file)),
       geometry_(options.geometry),
       shared_lock_(options.shared_lock),
-      immediate_(options.immediate),
       completions_(completions),
       log_(log),
       kernel_(kernel(*this)) {}

@@ -35,7 +35,6 @@ class FileHost final : public Host, private KernelAnswers {
     struct Options {
         Geometry geometry;
         bool shared_lock = false;
-        bool immediate = false;  // the kernel's answers come before its calls return
     };
     // For tests: with a kernel of their own. It is made with what shall hear its answers.
     using MakeKernel = std::function<std::unique_ptr<Kernel>(KernelAnswers&)>;
@@ -43,7 +42,7 @@ class FileHost final : public Host, private KernelAnswers {
 
     bool ready() override;
     Geometry geometry() const override { return geometry_; }
-    bool immediate() const override { return immediate_; }
+    bool immediate() const override { return kernel_->immediate(); }
     void submit(const Io& io) override;
     void flush_batch() override { kernel_->submit(); }
     void resized(std::uint64_t sectors) override { geometry_.sectors = sectors; }
@@ -67,7 +66,7 @@ class FileHost final : public Host, private KernelAnswers {
 
     Fd file_;
     Geometry geometry_;
-    bool shared_lock_ = false, immediate_ = false, locked_ = false, complained_ = false;
+    bool shared_lock_ = false, locked_ = false, complained_ = false;
     Loop::Clock::time_point since_ = Loop::Clock::now();
     Completions& completions_;
     Log& log_;

@@ -44,6 +44,7 @@ class RingKernel final : public Kernel {
 class ImmediateKernel final : public Kernel {
   public:
     explicit ImmediateKernel(KernelAnswers& answers) : answers_(answers) {}
+    bool immediate() const override { return true; }
 
     void read(int fd, std::span<const iovec> parts, std::uint64_t offset, std::uint32_t token) override {
         answer(token, ::preadv(fd, parts.data(), static_cast<int>(parts.size()), static_cast<off_t>(offset)));

@@ -16,6 +16,8 @@ namespace caisson::block::backend {
 class Kernel {
   public:
     virtual ~Kernel() = default;
+    // Each answer comes before the call returns.
+    virtual bool immediate() const { return false; }
     // `parts` stay until the answer.
     virtual void read(int fd, std::span<const iovec> parts, std::uint64_t offset, std::uint32_t token) = 0;
     virtual void write(int fd, std::span<const iovec> parts, std::uint64_t offset, std::uint32_t token) = 0;

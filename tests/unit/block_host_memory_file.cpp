@@ -32,8 +32,7 @@ struct Served {
     std::uint32_t last = 0;
 
     explicit Served(Fd file)
-        : host(std::move(file), {.geometry = {.sectors = disk_bytes / sector}, .immediate = true},
-               make_immediate_kernel, answers, log) {
+        : host(std::move(file), {.geometry = {.sectors = disk_bytes / sector}}, make_immediate_kernel, answers, log) {
         REQUIRE(host.ready());
     }
     // The answer, which has to be there when submit() returns.
