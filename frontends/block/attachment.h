@@ -16,7 +16,7 @@ class Attachment {
     // What the worker speaks its protocol on; lent. It gets a duplicate, and so does its successor.
     virtual const Fd& descriptor() const = 0;
     // Both sides are Connected, and again whenever the disk has changed its size. Before the worker serves it.
-    virtual Status changed(const Geometry&) = 0;
+    virtual Status connected() = 0;
 };
 
 }  // namespace caisson::block::frontend

@@ -18,7 +18,7 @@ class FuseMount final : public Attachment {
     }
     const Fd& descriptor() const override { return fd_; }
 
-    Status changed(const Geometry&) override { return mounted_ ? Status{} : mount(); }
+    Status connected() override { return mounted_ ? Status{} : mount(); }
 
   private:
     Status mount() {

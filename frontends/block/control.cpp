@@ -173,7 +173,7 @@ Result<std::optional<std::vector<std::byte>>> FrontendControl::changed(ControlCo
     const Features features = TRY(read_features(context.own, context.peer));
     if (!features.connected) return std::nullopt;
     if (attachment_)
-        if (const Status there = attachment_->changed(features.geometry); !there)
+        if (const Status there = attachment_->connected(); !there)
             context.log.say("no file for this disk: " + there.error().message());
     kept_->write(features);
     const auto bytes = std::as_bytes(std::span(&features, 1));
