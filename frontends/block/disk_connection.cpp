@@ -92,7 +92,7 @@ void Disk::Impl::attach(Handover handover) {
     if (!opened) return answer_later([this, error = opened.error()] { endpoint_->failed(error); });
     path_ = std::move(*opened);
     dead_ = false;
-    serve();
+    bells_.serve(loop_, *path_, *this);
     know(kept_->read());
     path_->notify_all();
     answer_later([this] { endpoint_->attached(); });
@@ -108,13 +108,6 @@ Result<std::unique_ptr<DataPath>> Disk::Impl::open_path(const Handover& handover
     auto taken = TRY(frontend::take_over(link, reader, hypervisor_, *requests_, *journal_, stats_,
                                          static_cast<unsigned>(options_.patience.count())));
     return std::move(taken.path);
-}
-
-void Disk::Impl::serve() {
-    for (unsigned i = 0; i < path_->queues(); ++i) {
-        Bell& bell = *bells_.emplace_back(std::make_unique<Bell>(*this, i));
-        bell.served = loop_.serve(bell, {&path_->channel(i)});
-    }
 }
 
 void Disk::Impl::drop_path() {

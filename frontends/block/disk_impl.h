@@ -4,6 +4,7 @@
 #include <array>
 #include <deque>
 
+#include "frontends/block/bells.h"
 #include "frontends/block/block.h"
 #include "frontends/block/disk.h"
 #include "frontends/block/link.h"
@@ -66,16 +67,6 @@ class Disk::Impl final : public EndpointHost {
     bool poll_queue(unsigned queue);
     bool arm_queue(unsigned queue);
 
-    // One queue on the loop.
-    struct Bell final : Polled {
-        Bell(Impl& owner, unsigned number) : disk(owner), queue(number) {}
-        bool poll() override { return disk.poll_queue(queue); }
-        bool arm() override { return disk.arm_queue(queue); }
-        Impl& disk;
-        unsigned queue;
-        Loop::Handle served;
-    };
-
     Hypervisor& hypervisor_;
     Store& store_;
     Loop& loop_;
@@ -93,7 +84,7 @@ class Disk::Impl final : public EndpointHost {
     std::unique_ptr<frontend::ConnectionJournal> journal_;
     std::unique_ptr<frontend::DataPath> path_;
     DeviceStats stats_;
-    std::vector<std::unique_ptr<Bell>> bells_;
+    frontend::Bells<Impl> bells_;
     Geometry geometry_;
     bool dead_ = false;  // the path broke, or is going
     unsigned connections_ = 0;
@@ -107,7 +98,6 @@ class Disk::Impl final : public EndpointHost {
     void follow_store();
     Status begin();
     Result<std::unique_ptr<frontend::DataPath>> open_path(const Handover& handover);
-    void serve();
     void drop_path();
     void know(const frontend::Features& features);
     void answer_later(std::function<void()> answer);

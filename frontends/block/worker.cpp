@@ -1,4 +1,5 @@
 #include "frontends/block/attachment_fuse.h"
+#include "frontends/block/bells.h"
 #include "frontends/block/block.h"
 #include "frontends/block/fuse_server.h"
 #include "frontends/block/link.h"
@@ -20,22 +21,12 @@ class FrontendWorker final : public DeviceWorker {
     Status open(HandoverReader& handover);
     Status start();
     Status update(std::span<const std::byte> message) override;
+    bool poll_queue(unsigned queue);
+    bool arm_queue(unsigned queue);
 
   private:
-    // One queue on the loop.
-    struct Bell final : Polled {
-        Bell(FrontendWorker& owner, unsigned number) : worker(owner), queue(number) {}
-        bool poll() override { return worker.poll(queue); }
-        bool arm() override { return worker.arm(queue); }
-        FrontendWorker& worker;
-        unsigned queue;
-        Loop::Handle served;
-    };
-
     ConnectionJournal& journal() { return *reinterpret_cast<ConnectionJournal*>(context_.journal.data()); }
     bool serving() const { return !dead_ && path_->ready(); }
-    bool poll(unsigned queue);
-    bool arm(unsigned queue);
     bool serve_attachment();
     void listen();
     void fail(const Error& error) {
@@ -48,7 +39,7 @@ class FrontendWorker final : public DeviceWorker {
     std::optional<Requests> requests_;
     std::unique_ptr<DataPath> path_;
     std::unique_ptr<FuseServer> server_;
-    std::vector<std::unique_ptr<Bell>> bells_;
+    Bells<FrontendWorker> bells_;
     Loop::Handle attachment_, ticks_;
     bool dead_ = false, full_ = false, gone_ = false;
 };
@@ -68,10 +59,7 @@ Status FrontendWorker::open(HandoverReader& handover) {
 }
 
 Status FrontendWorker::start() {
-    for (unsigned i = 0; i < path_->queues(); ++i) {
-        Bell& bell = *bells_.emplace_back(std::make_unique<Bell>(*this, i));
-        bell.served = context_.loop.serve(bell, {&path_->channel(i)});
-    }
+    bells_.serve(context_.loop, *path_, *this);
     ticks_ = context_.loop.every(1s, [this] {
         if (serving()) path_->tick();
     });
@@ -111,7 +99,7 @@ bool FrontendWorker::serve_attachment() {
     return served.messages > 0;
 }
 
-bool FrontendWorker::poll(unsigned queue) {
+bool FrontendWorker::poll_queue(unsigned queue) {
     if (!serving()) return false;
     const auto done = path_->poll(queue, answers_a_turn, [this](Tag tag, std::uint64_t cookie, int error) {
         if (server_) server_->ended(tag, cookie, error);
@@ -122,7 +110,7 @@ bool FrontendWorker::poll(unsigned queue) {
     return true;
 }
 
-bool FrontendWorker::arm(unsigned queue) {
+bool FrontendWorker::arm_queue(unsigned queue) {
     if (!serving()) return false;
     const auto work = path_->arm(queue);
     if (!work) return fail(work.error()), false;
