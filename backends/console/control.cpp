@@ -31,16 +31,15 @@ class BackendControl final : public DeviceControl {
         const Line line = TRY(read_keys<Line>(context.peer));
         if (!settings_.log_path.empty()) log_ = TRY(open_log(settings_.log_path, settings_.log_limit));
         TRY(context.own.remove(log_turn_key));
-        EventChannel channel = TRY(context.hypervisor.bind_interdomain(context.address.peer(), line.port));
+        channel_ = TRY(context.hypervisor.bind_interdomain(context.address.peer(), line.port));
 
         Handover handover;
         handover.put(plan(line));
-        TRY(handover.put(channel));
+        TRY(handover.put(channel_));
         if (host_.fd) TRY(handover.put(host_.fd));
         if (log_.files[0])
             for (const Fd& file : log_.files) TRY(handover.put(file));
         handover.journal_bytes = Journal::bytes(settings_.limit);
-        channel_ = std::move(channel);
         return handover;
     }
 

@@ -28,16 +28,14 @@ class FrontendControl final : public DeviceControl {
 
     Result<Handover> connect(ControlContext& context) override {
         TRY(offer(context));  // a backend that is in InitWait already gets our rings at once
-        SharedPages page = TRY(context.hypervisor.share(context.address.peer(), 1, Access::read_write));
-        EventChannel channel = TRY(context.hypervisor.allocate_unbound(context.address.peer()));
+        page_ = TRY(context.hypervisor.share(context.address.peer(), 1, Access::read_write));
+        channel_ = TRY(context.hypervisor.allocate_unbound(context.address.peer()));
         Handover handover;
-        TRY(handover.put(page));
-        TRY(handover.put(channel));
+        TRY(handover.put(page_));
+        TRY(handover.put(channel_));
         TRY(handover.put(pty_.master()));
         handover.journal_bytes = sizeof(FrontJournal);
-        TRY(write_keys(context.own, Line{.ring_ref = page.refs().front(), .port = channel.port()}));
-        page_ = std::move(page);
-        channel_ = std::move(channel);
+        TRY(write_keys(context.own, Line{.ring_ref = page_.refs().front(), .port = channel_.port()}));
         return handover;
     }
 

@@ -98,14 +98,10 @@ Status FrontendControl::offer(ControlContext& context) {
 
 Result<Handover> FrontendControl::connect(ControlContext& context) {
     if (!queues_.empty()) disconnect(context);
-    Status status = offer(context);  // a backend may be waiting before we ever looked
-    if (status) status = negotiate(context);
-    if (status) status = share(context);
-    if (status) status = context.own.store().transaction([&] { return write_keys(context); });
-    if (!status) {
-        disconnect(context);
-        return std::unexpected(std::move(status).error());
-    }
+    TRY(offer(context));  // a backend may be waiting before we ever looked
+    TRY(negotiate(context));
+    TRY(share(context));
+    TRY(context.own.store().transaction([&] { return write_keys(context); }));
     return hand_over();
 }
 
