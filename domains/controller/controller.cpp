@@ -156,9 +156,9 @@ void Controller::scan_frontends() {
         const auto text = store_.read(own_directory(address) + "/backend-id").value_or(std::nullopt);
         const auto backend = text ? domain_of(*text) : std::nullopt;
         if (!backend) return;
-        // Console 0 as Xen's domain builder makes it has no states: the kernel has it before any program runs.
-        if (name == "console" && id == 0 && !store_.read(own_directory(address) + "/state").value_or(std::nullopt))
-            return;
+        // What has no state is not ours to negotiate, as console 0 that Xen's domain builder makes: the kernel has it
+        // before any program runs.
+        if (!store_.read(own_directory(address) + "/state").value_or(std::nullopt)) return;
         // A program of this domain brings its own data path.
         if (const auto claimed = store_.read(own_directory(address) + "/" + claimed_key); !claimed || *claimed) return;
         address.backend = *backend;
