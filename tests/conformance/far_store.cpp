@@ -6,11 +6,11 @@
 
 #include <atomic>
 #include <cstring>
-#include <filesystem>
 #include <stdexcept>
 #include <thread>
 
 #include "tests/conformance/far_hypervisor.h"
+#include "tests/support/temporary.h"
 
 namespace caisson::conformance {
 
@@ -22,9 +22,6 @@ struct FarStore::Relay {
     };
 
     explicit Relay(std::shared_ptr<FarDomain> far) : domain(std::move(far)) {
-        std::string folder = std::filesystem::temp_directory_path() / "far-store-XXXXXX";
-        if (::mkdtemp(folder.data()) == nullptr) throw std::runtime_error("mkdtemp");
-        path = folder + "/socket";
         listener = Fd(::socket(AF_UNIX, SOCK_STREAM | SOCK_CLOEXEC | SOCK_NONBLOCK, 0));
         sockaddr_un address{.sun_family = AF_UNIX, .sun_path = {}};
         path.copy(address.sun_path, sizeof address.sun_path - 1);
@@ -39,7 +36,6 @@ struct FarStore::Relay {
         stopping = true;
         thread.join();
         for (const Connection& one : connections) (void)domain->call("stream close " + one.handle);
-        std::filesystem::remove_all(std::filesystem::path(path).parent_path());
     }
 
     void turn() {
@@ -90,7 +86,8 @@ struct FarStore::Relay {
     }
 
     std::shared_ptr<FarDomain> domain;
-    std::string path;
+    test::TemporaryFolder folder;
+    std::string path = folder / "socket";
     Fd listener;
     std::vector<Connection> connections;
     std::atomic<bool> stopping{false};
