@@ -16,6 +16,20 @@ boot() {
 
 say() { read -r up _ </proc/uptime; echo "[$up] $role: $*"; }
 
+# make_bridge ADDRESS: br0, for the vifs of whoever has backends here.
+make_bridge() {
+    modprobe bridge
+    ip link add br0 type bridge
+    ip addr add "$1/24" dev br0
+    ip link set br0 up
+}
+# join_net DEVICE ADDRESS PEER SECONDS: the device up with its address, and an answer from the peer through it.
+join_net() {
+    ip addr add "$2/24" dev "$1"
+    ip link set "$1" up
+    try "$4" ping -c 1 -W 1 "$3" >/dev/null || fail "no answer to a ping through $1"
+}
+
 # try SECONDS COMMAND...: until it succeeds. All seconds are those of an idle machine: a busy one has a larger $patience.
 patience=1
 try() {

@@ -2,10 +2,8 @@
 
 # served_by_us: in the driver domain; /run/disk and 10.0.0.1 on br0, behind our backends.
 served_by_us() {
-    modprobe tun; modprobe bridge
-    ip link add br0 type bridge
-    ip addr add 10.0.0.1/24 dev br0
-    ip link set br0 up
+    modprobe tun
+    make_bridge 10.0.0.1
     dd if=/dev/zero of=/run/disk bs=1M count=16 2>/dev/null
     lab_traffic serve 7001 &
     httpd -p 7000 -h /tmp
@@ -14,9 +12,7 @@ served_by_us() {
 load_begins() {
     modprobe xen-blkfront; modprobe xen-netfront
     try 60 test -b /dev/xvda || fail "no /dev/xvda"
-    ip addr add 10.0.0.2/24 dev eth0
-    ip link set eth0 up
-    try 20 ping -c 1 -W 1 10.0.0.1 >/dev/null || fail "no answer to a ping"
+    join_net eth0 10.0.0.2 10.0.0.1 20
     mkfifo /tmp/stop-disk /tmp/stop-net
     exec 4<>/tmp/stop-disk 5<>/tmp/stop-net
     block_load /dev/xvda /tmp/model 1 </tmp/stop-disk >/tmp/disk 2>&1 & disk=$!

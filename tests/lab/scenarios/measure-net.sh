@@ -24,10 +24,7 @@ peer() {
 }
 
 served() {
-    modprobe bridge
-    ip link add br0 type bridge
-    ip addr add "$1/24" dev br0
-    ip link set br0 up
+    make_bridge "$1"
     if type netserver >/dev/null 2>&1; then netserver >/dev/null; else iperf3 -s -D; fi
 }
 
@@ -37,9 +34,7 @@ guest() {
     rounds=$(xenstore-read data/measure-rounds) seconds=$(xenstore-read data/measure-seconds)
     for number in 0 1; do
         try 30 test -d "/sys/class/net/eth$number" || fail "no eth$number"
-        ip addr add "10.0.$number.2/24" dev "eth$number"
-        ip link set "eth$number" up
-        try 30 ping -c 1 -W 1 "10.0.$number.1" >/dev/null || fail "no answer through eth$number"
+        join_net "eth$number" "10.0.$number.2" "10.0.$number.1" 30
     done
     for round in $(seq "$rounds"); do
         for case in TCP_STREAM TCP_MAERTS TCP_RR; do

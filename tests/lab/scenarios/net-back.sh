@@ -5,10 +5,8 @@ back_cfg="driver_domain=1"
 guest_cfg="vif=['mac=00:16:3e:00:00:01,bridge=br0,backend=back']"
 
 back() {
-    modprobe tun; modprobe bridge
-    ip link add br0 type bridge
-    ip addr add 10.0.0.1/24 dev br0
-    ip link set br0 up
+    modprobe tun
+    make_bridge 10.0.0.1
     dd if=/dev/urandom of=/tmp/blob bs=64k count=64 2>/dev/null
     httpd -p 7000 -h /tmp
     publish blob "$(md5sum </tmp/blob | cut -c1-32)"
@@ -22,9 +20,7 @@ back() {
 
 guest() {
     modprobe xen-netfront
-    ip addr add 10.0.0.2/24 dev eth0
-    ip link set eth0 up
-    try 20 ping -c 1 -W 1 10.0.0.1 >/dev/null || fail "no answer to a ping"
+    join_net eth0 10.0.0.2 10.0.0.1 20
     publish ping "$(ping -c 5 -i 0.2 -s 1400 10.0.0.1 | grep -o '[0-9]* packets received')"
     publish down "$(wget -q -O - http://10.0.0.1:7000/blob | md5sum | cut -c1-32)"
     publish queues "$(ls -d /sys/class/net/eth0/queues/tx-* | wc -l)"

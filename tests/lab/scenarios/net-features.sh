@@ -6,11 +6,9 @@ guest_cfg="vcpus=2
 vif=['mac=00:16:3e:00:00:01,bridge=br0,backend=back']"
 
 back() {
-    modprobe tun; modprobe bridge
-    ip link add br0 type bridge
-    ip addr add 10.0.0.1/24 dev br0
+    modprobe tun
+    make_bridge 10.0.0.1
     /usr/bin/ip addr add fd00::1/64 dev br0 nodad
-    ip link set br0 up
     echo 0 >/proc/sys/net/ipv4/icmp_echo_ignore_broadcasts
     dd if=/dev/urandom of=/tmp/blob bs=64k count=64 2>/dev/null
     httpd -p 7000 -h /tmp
@@ -30,11 +28,9 @@ back() {
 
 guest() {
     modprobe xen-netfront
-    ip addr add 10.0.0.2/24 dev eth0
+    join_net eth0 10.0.0.2 10.0.0.1 20
     /usr/bin/ip addr add fd00::2/64 dev eth0 nodad
-    ip link set eth0 up
     echo 0 >/proc/sys/net/ipv4/icmp_echo_ignore_broadcasts
-    try 20 ping -c 1 -W 1 10.0.0.1 >/dev/null || fail "no answer to a ping"
     try 20 ping6 -c 1 -W 1 fd00::1 >/dev/null || fail "no answer to a ping over IPv6: neighbours are found by multicast"
     publish multicast "$(ping -c 3 -i 0.3 -I eth0 224.0.0.1 | grep -o '[0-9]* packets received')"
     ethtool -k eth0 >/tmp/offloads

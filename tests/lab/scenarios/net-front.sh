@@ -7,9 +7,7 @@ guest() {
     modprobe tun
     caisson frontd &
     try 60 test -d /sys/class/net/eth0 || fail "no eth0"
-    ip addr add 10.0.0.2/24 dev eth0
-    ip link set eth0 up
-    try 60 ping -c 1 -W 1 10.0.0.1 >/dev/null || fail "no answer to a ping"
+    join_net eth0 10.0.0.2 10.0.0.1 60
     publish ping "$(ping -c 5 -i 0.2 -s 1400 10.0.0.1 | grep -o '[0-9]* packets received')"
     publish down "$(wget -q -O - http://10.0.0.1:7000/blob | md5sum | cut -c1-32)"
     dd if=/dev/urandom of=/tmp/up bs=64k count=32 2>/dev/null
@@ -19,10 +17,8 @@ guest() {
 }
 
 dom0() {
-    modprobe xen-netback; modprobe bridge
-    ip link add br0 type bridge
-    ip addr add 10.0.0.1/24 dev br0
-    ip link set br0 up
+    modprobe xen-netback
+    make_bridge 10.0.0.1
     mkdir -p /run/www
     dd if=/dev/urandom of=/run/www/blob bs=64k count=64 2>/dev/null
     httpd -p 7000 -h /run/www

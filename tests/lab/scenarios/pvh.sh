@@ -7,10 +7,8 @@ disk=['format=raw,vdev=xvda,access=w,backendtype=phy,backend=back,target=/run/di
 vif=['mac=00:16:3e:00:00:01,bridge=br0,backend=back']"
 
 back() {
-    modprobe tun; modprobe bridge
-    ip link add br0 type bridge
-    ip addr add 10.0.0.1/24 dev br0
-    ip link set br0 up
+    modprobe tun
+    make_bridge 10.0.0.1
     dd if=/dev/urandom of=/run/disk bs=64k count=64 2>/dev/null
     publish disk "$(md5sum </run/disk | cut -c1-32)"
     httpd -p 7000 -h /run
@@ -26,9 +24,7 @@ guest() {
     publish kind "$(cat /sys/hypervisor/guest_type)"
     try 60 test -b /dev/xvda || fail "no /dev/xvda"
     publish read "$(dd if=/dev/xvda bs=64k iflag=direct 2>/dev/null | md5sum | cut -c1-32)"
-    ip addr add 10.0.0.2/24 dev eth0
-    ip link set eth0 up
-    try 20 ping -c 1 -W 1 10.0.0.1 >/dev/null || fail "no answer to a ping"
+    join_net eth0 10.0.0.2 10.0.0.1 20
     publish fetched "$(wget -q -O - http://10.0.0.1:7000/disk | md5sum | cut -c1-32)"
     dd if=/dev/urandom of=/tmp/data bs=64k count=64 2>/dev/null
     dd if=/tmp/data of=/dev/xvda bs=64k oflag=direct conv=notrunc,fsync 2>/dev/null || fail "a write failed"
