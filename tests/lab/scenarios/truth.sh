@@ -1,8 +1,9 @@
 # What libxl writes into xenstore for each kind of device is what tests/lab/truth/ says, which the local toolstack's test reads.
-limit=200
+limit=260
 
 back_cfg="driver_domain=1"
 guest_cfg="$(grep -v '^#' /lab/truth/guest.cfg)"
+devices_cfg="$(grep -v '^#' /lab/truth/devices.cfg)"
 
 # It plays the states that libxl waits for, and says nothing else.
 back() {
@@ -31,7 +32,7 @@ dom0() {
     start back
     await back state ready 60
     status=0
-    for name in guest; do
+    for name in guest devices; do
         paused=-p start $name
         dump $name >"$out/$name.txt"
         if ! cmp "$out/$name.txt" "/lab/truth/$name.txt"; then status=1; diff "/lab/truth/$name.txt" "$out/$name.txt"; fi
