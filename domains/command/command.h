@@ -79,6 +79,12 @@ struct ConsoleOptions {
 };
 int console(const toolstack::State& state, const ConsoleOptions& options);
 
+struct DoctorOptions {
+    std::vector<std::string> parts;  // none: all
+    bool json = false;
+};
+int doctor(const DoctorOptions& options);
+
 // Inside a domain.
 int devd();
 int frontd();

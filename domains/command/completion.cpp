@@ -20,7 +20,7 @@ _caisson() {
     _caisson_domains() { caisson "${state[@]}" list --names 2>/dev/null; }
     _caisson_words() { COMPREPLY=($(compgen -W "$*" -- "$word")); }
     if [ ${#words[@]} -eq 0 ]; then
-        _caisson_words hypervisor shutdown create destroy attach detach resize list console exec log top completion help devd frontd --state --version --help
+        _caisson_words hypervisor shutdown create destroy attach detach resize list console exec log top doctor completion help devd frontd --state --version --help
         return
     fi
     case ${words[0]} in
@@ -57,8 +57,9 @@ _caisson() {
                 -d | --delay) COMPREPLY=() ;;
                 *) _caisson_words --once --json --delay --state --help ;;
             esac ;;
+        doctor) _caisson_words local driver-domain guest control passthrough --json --help ;;
         completion) _caisson_words bash zsh ;;
-        help) _caisson_words hypervisor shutdown create destroy attach detach resize list console exec log top completion devd frontd ;;
+        help) _caisson_words hypervisor shutdown create destroy attach detach resize list console exec log top doctor completion devd frontd ;;
     esac
 }
 complete -F _caisson caisson

@@ -35,6 +35,7 @@ struct Line {
     ListOptions list_options;
     TopOptions top_options;
     ConsoleOptions console_options;
+    DoctorOptions doctor_options;
     std::vector<std::string> names, words;
     std::string name, vdev, shell;
     bool all = false;
@@ -134,6 +135,13 @@ struct Line {
             ->check(CLI::Range(0.1, 3600.0))
             ->capture_default_str();
         on_state(top_command, [this](const auto& state) { return top(state, top_options); });
+
+        auto* doctor_command = app.add_subcommand("doctor", "Say what this machine lacks, and what would work on it");
+        doctor_command
+            ->add_option("PART", doctor_options.parts, "local, driver-domain, guest, control, passthrough; none: all")
+            ->check(CLI::IsMember({"local", "driver-domain", "guest", "control", "passthrough"}));
+        doctor_command->add_flag("--json", doctor_options.json, "As JSON");
+        doctor_command->callback([this] { code = doctor(doctor_options); });
 
         auto* completion_command =
             app.add_subcommand("completion", "Print a completion script: source <(caisson completion bash)");

@@ -20,7 +20,7 @@ TEST_CASE("Help is everywhere and says what the exit codes mean") {
     CHECK(help.code == 0);
     CHECK_THAT(help.out, Catch::Contains("3 no such domain"));
     for (const char* command : {"hypervisor", "shutdown", "create", "destroy", "list", "console", "exec", "log", "top",
-                                "completion", "devd", "frontd"}) {
+                                "doctor", "completion", "devd", "frontd"}) {
         INFO(command);
         CHECK_THAT(help.out, Catch::Contains(command));
         CHECK(caisson_command(std::string(command) + " --help").code == 0);
