@@ -4,6 +4,7 @@ extern "C" {  // the header does not say so itself
 #include <xenstore.h>
 }
 
+#include <algorithm>
 #include <cstdlib>
 #include <memory>
 #include <mutex>
@@ -29,7 +30,7 @@ xs_handle* open_socket(const std::string& socket) {
     const std::optional<std::string> saved = before ? std::optional<std::string>(before) : std::nullopt;
     ::setenv("XENSTORED_PATH", socket.c_str(), 1);
     // Only the socket: a silent fall-back to /dev/xen/xenbus would make us another domain.
-    xs_handle* handle = xs_open(XS_OPEN_SOCKETONLY | XS_UNWATCH_FILTER);
+    xs_handle* handle = xs_open(XS_OPEN_SOCKETONLY);
     const int error = errno;
     if (saved)
         ::setenv("XENSTORED_PATH", saved->c_str(), 1);
@@ -47,7 +48,7 @@ Store& Store::operator=(Store&&) noexcept = default;
 Store::~Store() = default;
 
 Result<Store> Store::open(const std::string& socket) {
-    xs_handle* handle = socket.empty() ? xs_open(XS_UNWATCH_FILTER) : open_socket(socket);
+    xs_handle* handle = socket.empty() ? xs_open(0) : open_socket(socket);
     if (!handle) return host_fault(errno, "xenstore", socket);
     return Store(handle);
 }
@@ -122,10 +123,14 @@ Status Store::transaction(const std::function<Status()>& body) {
 
 Status Store::watch(const std::string& path, const std::string& token) {
     if (!xs_watch(handle_.get(), path.c_str(), token.c_str())) return host_fault(errno, "xenstore watch", path);
+    watches_.emplace(token, path);
     return {};
 }
 
 Status Store::unwatch(const std::string& path, const std::string& token) {
+    const auto [first, last] = watches_.equal_range(token);
+    const auto found = std::find_if(first, last, [&](const auto& one) { return one.second == path; });
+    if (found != last) watches_.erase(found);
     if (!xs_unwatch(handle_.get(), path.c_str(), token.c_str()) && errno != ENOENT)
         return host_fault(errno, "xenstore unwatch", path);
     return {};
@@ -133,14 +138,28 @@ Status Store::unwatch(const std::string& path, const std::string& token) {
 
 int Store::fd() { return xs_fileno(handle_.get()); }
 
+// Events that were on their way when their watch ended are nobody's. libxenstore would sort them out by itself
+// (XS_UNWATCH_FILTER), but 4.17 forgets the memory of each, and how many there are is a guest's choice.
+bool Store::watched(const WatchEvent& event) const {
+    const auto [first, last] = watches_.equal_range(event.token);
+    return std::any_of(first, last, [&](const auto& one) {
+        const std::string& path = one.second;
+        return event.path.starts_with(path) &&
+               (event.path.size() == path.size() || path.ends_with('/') || event.path[path.size()] == '/');
+    });
+}
+
 std::optional<WatchEvent> Store::take_event() {
-    errno = EAGAIN;
-    const std::unique_ptr<char*, Free> event(xs_check_watch(handle_.get()));
-    if (!event) {
-        lost_ |= errno != EAGAIN;  // libxenstore: EINVAL when its reader thread has closed the socket
-        return std::nullopt;
+    for (;;) {
+        errno = EAGAIN;
+        const std::unique_ptr<char*, Free> event(xs_check_watch(handle_.get()));
+        if (!event) {
+            lost_ |= errno != EAGAIN;  // libxenstore: EINVAL when its reader thread has closed the socket
+            return std::nullopt;
+        }
+        WatchEvent one{event.get()[XS_WATCH_PATH], event.get()[XS_WATCH_TOKEN]};
+        if (watched(one)) return one;
     }
-    return WatchEvent{event.get()[XS_WATCH_PATH], event.get()[XS_WATCH_TOKEN]};
 }
 
 // ---- Directory ----------------------------------------------------------------------------------------------------

@@ -7,6 +7,7 @@
 #pragma once
 
 #include <functional>
+#include <map>
 #include <memory>
 #include <optional>
 #include <string>
@@ -54,7 +55,8 @@ class Store {
     // from `body` aborts it.
     Status transaction(const std::function<Status()>& body);
 
-    // The first event of a watch comes at once. take_event() never blocks; poll fd() for POLLIN.
+    // The first event of a watch comes at once, and none after unwatch(). take_event() never blocks; poll fd() for
+    // POLLIN.
     Status watch(const std::string& path, const std::string& token);
     Status unwatch(const std::string& path, const std::string& token);
     int fd();
@@ -68,7 +70,10 @@ class Store {
         void operator()(xs_handle* handle) const;
     };
     explicit Store(xs_handle* handle) : handle_(handle) {}
+    bool watched(const WatchEvent& event) const;
+
     std::unique_ptr<xs_handle, Close> handle_;
+    std::multimap<std::string, std::string, std::less<>> watches_;  // token to path
     std::uint32_t transaction_ = 0;
     bool lost_ = false;
 };

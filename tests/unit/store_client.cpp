@@ -1,3 +1,5 @@
+#include <malloc.h>
+
 #include <catch2/catch.hpp>
 
 #include "ring/keys.h"
@@ -114,6 +116,21 @@ TEST_CASE("a watch fires once at once, then for each change; taking an event nev
     need(rig.store.unwatch("data", "token"));
     need(rig.store.write("data/a", "2"));
     CHECK_FALSE(rig.store.take_event());
+}
+
+TEST_CASE("events of a watch that ended are nobody's, and cost no memory") {
+    Rig rig;
+    Store writer = need(Store::open(rig.domain.xenstored));
+    const auto round = [&] {
+        need(rig.store.watch("data", "token"));
+        for (int i = 0; i < 10; ++i) need(writer.write("data/a", "1"));
+        need(rig.store.unwatch("data", "token"));
+        while (rig.store.take_event()) FAIL_CHECK("an event of a watch that ended");
+    };
+    for (int warm = 0; warm < 20; ++warm) round();
+    const auto before = ::mallinfo2().uordblks;
+    for (int i = 0; i < 300; ++i) round();
+    CHECK(::mallinfo2().uordblks < before + (16 << 10));
 }
 
 TEST_CASE("a number is strict decimal and nothing else") {
