@@ -131,7 +131,7 @@ void converse() {
         REQUIRE(RING_HAS_UNCONSUMED_RESPONSES(&front));
         const Response* answer = RING_GET_RESPONSE(&front, front.rsp_cons);
         ++front.rsp_cons;
-        CHECK(answer->id == request.id);
+        CHECK(std::uint64_t{answer->id} == std::uint64_t{request.id});  // copies: the 32-bit layout aligns them to 4
         CHECK(answer->operation == request.operation);
         CHECK(answer->status == BLKIF_RSP_OKAY);
         CHECK(backend.bytes(page) == backend.on_disk(request.sector_number * 512, page_size));
