@@ -169,7 +169,7 @@ def main():
     if not os.path.exists({"nbdkit": PLUGIN, "fio": ENGINE}[what]):
         skip({"nbdkit": "built without the package nbdkit-plugin-dev",
               "fio": "built without fio's source (./dev bench block fetches it)"}[what])
-    if what == "nbdkit" and b"__asan_init" in open(PLUGIN, "rb").read():
+    if what == "nbdkit" and any(word in open(PLUGIN, "rb").read() for word in (b"__asan_init", b"__tsan_init")):
         skip("the plugin was built with a sanitizer, whose run-time nbdkit does not load first")
     with System(os.environ["CAISSON"]) as system:
         start(system)
