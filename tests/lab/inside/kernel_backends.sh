@@ -22,7 +22,8 @@ devices_of() {
         for device in $(xenstore-list "backend/$1/$front"); do echo "backend/$1/$front/$device"; done
     done
 }
-plugged() { xenstore-exists "$1/hotplug-status" 2>/dev/null; }
+# libxl leaves the key empty for a vif.
+plugged() { [ "$(xenstore-read "$1/hotplug-status" 2>/dev/null)" = connected ]; }
 
 # QEMU's backend of disks, for the first guest that has one: a QEMU looks after the disks of one guest. It complains of the
 # folders for older kinds of backends, which only Dom0 may make; a disk needs none of them.
