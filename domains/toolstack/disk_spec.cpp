@@ -119,6 +119,8 @@ Status set(Disk& disk, const std::string& key, const std::string& value) {
         disk.shared = TRY(flag(key, value));
     else if (key == "claimed")
         disk.claimed = TRY(flag(key, value));
+    else if (key == "attachment" && (value == "nbd" || value == "fuse"))
+        disk.attachment = value;
     else if (key == "removable")
         disk.removable = TRY(flag(key, value));
     else if (key == "direct-io")
@@ -130,7 +132,8 @@ Status set(Disk& disk, const std::string& key, const std::string& value) {
     else if (key != "vdev")
         return wrong(fmt::format(
             "'{}={}' is none of vdev=, rate-iops=, rate-bytes=, sector-size=512|4096, shared=0|1, removable=0|1, "
-            "direct-io=0|1, sectors-are-blocks=0|1, claimed=0|1",
+            "direct-io=0|1, sectors-are-blocks=0|1, claimed=0|1, "
+            "attachment=nbd|fuse",
             escaped(key), escaped(value)));
     return {};
 }

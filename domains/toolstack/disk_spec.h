@@ -28,6 +28,7 @@ struct Disk {
     // caisson_disk=["vdev=xvda,rate-iops=1000,..."]: what xl has no word for.
     bool shared = false;                // others may write the file, too
     bool claimed = false;               // no file /dev/xvda in the guest: a program of it brings its own data path
+    std::string attachment;             // how the guest's programs see it: "nbd", "fuse"; empty: the best there is
     std::string rate_iops, rate_bytes;  // "N" or "N,BURST"
     std::uint32_t sector_size = 0;      // 512 or 4096; 0: not said
     std::optional<bool> direct_io;

@@ -173,6 +173,7 @@ Tree vbd_tree(const Disk& disk, DomainId frontend, DomainId backend) {
                      {"virtual-device", std::to_string(disk.id)},
                      {"device-type", disk.cdrom ? "cdrom" : "disk"}};
     if (disk.claimed) entries.front.emplace_back(claimed_key, "1");
+    add_if(entries.front, "attachment", disk.attachment);
     entries.fixed = {{"trusted", disk.trusted.value_or(true) ? "1" : "0"}};
     return device_tree(link, entries, owned(frontend, backend));
 }

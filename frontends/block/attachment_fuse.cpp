@@ -16,9 +16,10 @@ class FuseMount final : public Attachment {
         if (mounted_) ::umount2(path_.c_str(), MNT_DETACH);
         if (made_) ::unlink(path_.c_str());
     }
+    Kind kind() const override { return Kind::fuse; }
     const Fd& descriptor() const override { return fd_; }
 
-    Status connected() override { return mounted_ ? Status{} : mount(); }
+    Status connected(const Geometry&) override { return mounted_ ? Status{} : mount(); }
 
   private:
     Status mount() {
@@ -43,29 +44,7 @@ class FuseMount final : public Attachment {
     Fd fd_;
 };
 
-std::string letters_of(std::uint32_t disk) {
-    std::string text;
-    for (++disk; disk > 0; disk = (disk - 1) / 26) text.insert(text.begin(), static_cast<char>('a' + (disk - 1) % 26));
-    return text;
-}
-
 }  // namespace
-
-// docs/man/xen-vbd-interface.7, backwards.
-std::string file_of(DeviceId device) {
-    const std::uint32_t id = device.raw;
-    const auto named = [](const char* kind, std::uint32_t disk, std::uint32_t partition) {
-        return std::string("/dev/") + kind + letters_of(disk) + (partition != 0 ? std::to_string(partition) : "");
-    };
-    if (id >> 28 == 1) return named("xvd", (id & 0x0FFFFFFF) >> 8, id & 0xFF);
-    switch (id >> 8) {
-        case 202: return named("xvd", id >> 4 & 15, id & 15);
-        case 8: return named("sd", id >> 4 & 15, id & 15);
-        case 3: return named("hd", id >> 6 & 1, id & 63);
-        case 22: return named("hd", 2 + (id >> 6 & 1), id & 63);
-        default: return "/dev/vbd-" + std::to_string(id);
-    }
-}
 
 Result<std::unique_ptr<Attachment>> open_fuse(const std::string& path) {
     Fd fuse(::open("/dev/fuse", O_RDWR | O_NONBLOCK | O_CLOEXEC));

@@ -9,12 +9,8 @@
 #include <string>
 
 #include "frontends/block/attachment.h"
-#include "protocols/words.h"
 
 namespace caisson::block::frontend {
-
-// "/dev/xvda" for device 51712.
-std::string file_of(DeviceId device);
 
 // Mounted when the disk is connected for the first time: until then nobody finds a file that has no answers. Unmounted
 // when it is destroyed, and the file that was mounted over goes too, if it was made here.

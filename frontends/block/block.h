@@ -6,7 +6,8 @@
 //   worker.cpp       in the worker: a data path and an attachment on the loop
 //   data_path.h      requests onto rings, answers back     requests.h   the in-flight table     queue.h   one ring
 //   page_pool.h      pages of the arena                    journal.h    what outlives workers and connections
-//   attachment.h     how programs see it: attachment_fuse.h (one file that is the disk)
+//   attachment.h     how programs see it: attachment_nbd.h (a block device), attachment_fuse.h (one file that is the
+//   disk)
 //
 // What only this folder uses is in caisson::block::frontend.
 //
@@ -38,7 +39,7 @@ struct FrontendOptions {
 
 std::unique_ptr<DeviceControl> make_frontend_control(FrontendOptions options);
 
-// A row of the catalogue: one file that is the disk (attachment_fuse.h), default options.
+// A row of the catalogue: open_attachment() (attachment.h), default options.
 ClassHalf frontend_half();
 
 }  // namespace caisson::block

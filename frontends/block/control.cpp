@@ -81,7 +81,7 @@ Status FrontendControl::share(ControlContext& context) {
     }
     link_ = {.queues = transport_.queues,
              .arena_pages = static_cast<std::uint32_t>(arena_.refs().size()),
-             .attached = attachment_ != nullptr};
+             .attachment = attachment_ ? attachment_->kind() : Attachment::Kind::none};
     return {};
 }
 
@@ -169,7 +169,7 @@ Result<std::optional<std::vector<std::byte>>> FrontendControl::changed(ControlCo
     const Features features = TRY(read_features(context.own, context.peer));
     if (!features.connected) return std::nullopt;
     if (attachment_)
-        if (const Status there = attachment_->connected(); !there)
+        if (const Status there = attachment_->connected(features.geometry); !there)
             context.log.say("no file for this disk: " + there.error().message());
     kept_->write(features);
     const auto bytes = std::as_bytes(std::span(&features, 1));

@@ -201,6 +201,19 @@ std::optional<Tag> DataPath::submit(const Requests::Wanted& wanted, std::span<co
     return tag;
 }
 
+bool DataPath::refuse(std::uint64_t cookie, int error) {
+    const auto tag = requests_.prepare({.operation = Operation::flush, .cookie = cookie});
+    if (!tag) return false;
+    journal_.pieces[tag->raw] = {};
+    end_later(*tag, error);
+    return true;
+}
+
+void DataPath::told(Tag tag) {
+    held_.reset(tag.raw);
+    if (requests_[tag].state == Entry::answering) requests_.release(tag);
+}
+
 std::uint32_t DataPath::piece_count(const Entry& entry) const {
     if (entry.pages <= features_.segments) return 1;
     return (entry.pages + features_.segments - 1) / features_.segments;

@@ -17,6 +17,7 @@
 #include <sys/uio.h>
 
 #include <algorithm>
+#include <bitset>
 #include <memory>
 
 #include "frontends/block/queue.h"
@@ -59,6 +60,11 @@ class DataPath {
     // A request that check() liked. `source`: what a write writes, copied now, `length` bytes of it; empty for a
     // Buffer. Nothing: no room, ask again after an answer. The backend sees it at ring_bells().
     std::optional<Tag> submit(const Requests::Wanted& wanted, std::span<const iovec> source);
+    // What check() did not like, or is no request of a disk: ends with `error` as others do. False: no room.
+    bool refuse(std::uint64_t cookie, int error);
+    // In done(): whoever asked cannot be told now. The request and its data stay until told().
+    void hold(Tag tag) { held_.set(tag.raw); }
+    void told(Tag tag);
     void ring_bells() {
         for (Queue& queue : queues_) queue.ring_bell();
     }
@@ -146,7 +152,7 @@ class DataPath {
         const Entry& entry = requests_[tag];
         requests_.finish(tag, entry.error);
         done(tag, entry.cookie, static_cast<int>(entry.error));
-        requests_.release(tag);
+        if (!held_.test(tag.raw)) requests_.release(tag);
     }
     // Those whose end no ring tells.
     template <class Done>
@@ -155,7 +161,7 @@ class DataPath {
         for (const Tag tag : telling_) {
             const Entry& entry = requests_[tag];
             done(tag, entry.cookie, static_cast<int>(entry.error));
-            if (entry.state == Entry::answering) requests_.release(tag);
+            if (entry.state == Entry::answering && !held_.test(tag.raw)) requests_.release(tag);
         }
         const auto count = static_cast<unsigned>(telling_.size());
         telling_.clear();
@@ -170,6 +176,7 @@ class DataPath {
     bool ready_ = false;
     std::array<Waiting, max_queues> waiting_;
     std::vector<Tag> ended_, telling_;  // at most most_tags
+    std::bitset<most_tags> held_;
     unsigned patience_, now_ = 0;
     std::array<std::uint32_t, most_tags> since_{};  // ticks
 };

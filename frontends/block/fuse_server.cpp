@@ -23,12 +23,7 @@ int told(int error) { return error == ETIMEDOUT ? EIO : error; }
 }  // namespace
 
 FuseServer::FuseServer(Fd fd, Inbox& inbox, DataPath& path) : fd_(std::move(fd)), inbox_(inbox), path_(path) {
-    // All of it is there before the kernel copies into it: a page that is missing while we are being killed would make
-    // the kernel fail the request.
-    for (std::size_t at = 0; at < inbox_.message.size(); at += page_size) {
-        volatile std::byte& one = inbox_.message[at];
-        one = static_cast<std::byte>(one);
-    }
+    fetch_pages(inbox_);
     found_ = pending();
     for (const Tag tag : path_.requests().in_state(Entry::taken)) alone_ |= off_sectors(path_.requests()[tag]);
 }
@@ -262,16 +257,6 @@ void FuseServer::answer(int error, std::span<const std::byte> bytes) {
     std::array<iovec, 2> parts;
     parts[1] = {const_cast<std::byte*>(bytes.data()), bytes.size()};  // writev only reads it
     send(header().unique, error, std::span(parts).first(bytes.empty() ? 1 : 2));
-}
-
-// All of it is there before the kernel copies from it: a successor's pages of the arena are missing at first, the
-// kernel does not fetch a page for a process that is being killed, and then it fails the program's read.
-static void fetch_pages(std::span<const iovec> parts) {
-    for (const iovec& part : parts) {
-        const auto* bytes = static_cast<const volatile std::byte*>(part.iov_base);
-        for (std::size_t at = 0; at < part.iov_len; at += page_size) (void)bytes[at];
-        if (part.iov_len > 0) (void)bytes[part.iov_len - 1];
-    }
 }
 
 // parts[0] is for the header. What the kernel does not take it does not want any more.

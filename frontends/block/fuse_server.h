@@ -15,27 +15,18 @@
 
 #include <linux/fuse.h>
 
-#include "frontends/block/data_path.h"
-#include "ring/fd.h"
-#include "ring/log.h"
+#include "frontends/block/attachment_server.h"
 
 namespace caisson::block::frontend {
 
-class FuseServer {
+class FuseServer final : public AttachmentServer {
   public:
     // `fd`: /dev/fuse, mounted, non-blocking.
     FuseServer(Fd fd, Inbox& inbox, DataPath& path);
 
-    int wait_fd() const { return fd_.get(); }
-    // Takes messages until there are none, or no room for what they ask.
-    struct Served {
-        unsigned messages = 0;
-        bool full = false;  // do not wait for messages: call again after an answer
-        bool gone = false;  // unmounted
-    };
-    Served serve(unsigned budget);
-    // A request of this server ended; DataPath::poll() said so.
-    void ended(Tag tag, std::uint64_t cookie, int error);
+    int wait_fd() const override { return fd_.get(); }
+    Served serve(unsigned budget) override;
+    void ended(Tag tag, std::uint64_t cookie, int error) override;
 
   private:
     enum class Done : std::uint8_t { yes, no_room };

@@ -13,6 +13,7 @@
 #include <cstdint>
 
 #include "frontends/block/features.h"
+#include "frontends/block/stream_count.h"
 #include "ring/shared_ring.h"
 
 namespace caisson::block::frontend {
@@ -41,18 +42,21 @@ struct Entry {
     std::uint64_t offset = 0, length = 0;
     std::uint8_t operation = 0, secure = 0;
     std::uint8_t borrowed = 0;  // its pages belong to a Buffer
-    std::uint8_t unused = 0;
+    std::uint8_t told = 0;      // answering or expired, and whoever asked for it must not be told again
     std::uint16_t pages = 0;
     std::uint16_t skip = 0, trim = 0;  // bytes at both ends that are not the program's: it did not ask on sectors
     std::uint16_t unused2 = 0;
     std::array<std::uint16_t, pages_a_request> page{};  // in the arena; whole pages, only the last one may be part used
 };
 
-// A message that an attachment has taken from its program and not yet turned into a request (attachment_fuse.h).
+// A message that an attachment has taken from its program and not yet turned into a request, or a part of one.
 struct Inbox {
     static constexpr std::size_t bytes = 1024 * 1024 + page_size;
-    std::uint32_t initialised = 0;  // the protocol's greeting is over
+    std::uint32_t initialised = 0;  // FUSE: the protocol's greeting is over
     std::uint32_t minor = 0;
+    // NBD: of the message that is here, and of the reply that goes out now; to which request, as its tag plus 1.
+    StreamCount in, out;
+    std::uint32_t replying = 0;
     alignas(page_size) std::array<std::byte, bytes> message{};
 };
 

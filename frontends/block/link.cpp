@@ -56,6 +56,7 @@ Result<Link> read_link(HandoverReader& handover) {
     const Link link = TRY(handover.value<Link>());
     if (link.queues < 1 || link.queues > max_queues) return host_fault(EBADMSG, "handover: queues");
     if (link.arena_pages < 1 || link.arena_pages > most_arena_pages) return host_fault(EBADMSG, "handover: arena");
+    if (link.attachment > Attachment::Kind::nbd) return host_fault(EBADMSG, "handover: attachment");
     return link;
 }
 
@@ -73,7 +74,7 @@ Result<TakenOver> take_over(const Link& link, HandoverReader& handover, Hypervis
         parts.queues.push_back({std::move(ring), TRY(handover.channel())});
     }
     TakenOver taken;
-    if (link.attached) taken.attachment = TRY(handover.fd());
+    if (link.attachment != Attachment::Kind::none) taken.attachment = TRY(handover.fd());
     taken.path = TRY(DataPath::open(std::move(parts)));
     return taken;
 }

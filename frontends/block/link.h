@@ -4,6 +4,7 @@
 // in the Kept memory for a successor.
 #pragma once
 
+#include "frontends/block/attachment.h"
 #include "frontends/block/data_path.h"
 #include "ring/device.h"
 
@@ -12,7 +13,7 @@ namespace caisson::block::frontend {
 struct Link {
     std::uint32_t queues = 1;
     std::uint32_t arena_pages = 0;
-    bool attached = false;
+    Attachment::Kind attachment = Attachment::Kind::none;
 };
 
 // What outlives a connection, in one piece of memory. `features` is written by the controller, which never reads

@@ -24,6 +24,7 @@ Status Requests::claim(const Entry& entry) {
     if (entry.state > Entry::expired) return host_fault(EBADMSG, "journal: state of a request");
     if (entry.operation > static_cast<std::uint8_t>(Operation::discard) || entry.secure > 1 || entry.borrowed > 1)
         return host_fault(EBADMSG, "journal: operation of a request");
+    if (entry.told > (entry.state == Entry::taken ? 0 : 1)) return host_fault(EBADMSG, "journal: end of a request");
     const auto operation = static_cast<Operation>(entry.operation);
     const bool moves_data = operation != Operation::flush && operation != Operation::discard;
     if (moves_data && entry.length > pages_a_request * page_size)
@@ -49,6 +50,7 @@ std::optional<Tag> Requests::prepare(const Wanted& wanted) {
     }
     free_.pop_back();
     entry.error = 0;
+    entry.told = 0;
     entry.sequence = next_sequence_++;
     entry.cookie = wanted.cookie;
     entry.offset = wanted.offset;

@@ -59,6 +59,10 @@ class Requests {
 
     const Entry& operator[](Tag tag) const { return entries_[tag.raw]; }
     void note_error(Tag tag, int error) { entries_[tag.raw].error = error; }
+    void note_told(Tag tag) {
+        entries_[tag.raw].told = 1;
+        std::atomic_signal_fence(std::memory_order_release);
+    }
     // Those in a state, oldest first.
     std::vector<Tag> in_state(std::uint32_t state) const;
     bool has_cookie(std::uint64_t cookie) const;

@@ -1,8 +1,10 @@
-#include "frontends/block/attachment_fuse.h"
+#include <sys/syscall.h>
+
 #include "frontends/block/bells.h"
 #include "frontends/block/block.h"
 #include "frontends/block/fuse_server.h"
 #include "frontends/block/link.h"
+#include "frontends/block/nbd_server.h"
 
 namespace caisson::block {
 
@@ -14,6 +16,15 @@ namespace {
 constexpr unsigned answers_a_turn = 128;  // of a queue
 constexpr unsigned messages_a_turn = 32;  // of the attachment
 constexpr unsigned patience = 30;         // seconds, for a silent backend
+
+Result<std::unique_ptr<AttachmentServer>> serve_attachment_of(const Link& link, Fd fd, Inbox& inbox, DataPath& path) {
+    switch (link.attachment) {
+        case Attachment::Kind::none: break;
+        case Attachment::Kind::fuse: return std::make_unique<FuseServer>(std::move(fd), inbox, path);
+        case Attachment::Kind::nbd: return NbdServer::open(std::move(fd), inbox, path);
+    }
+    return nullptr;
+}
 
 class FrontendWorker final : public DeviceWorker {
   public:
@@ -27,10 +38,11 @@ class FrontendWorker final : public DeviceWorker {
   private:
     ConnectionJournal& journal() { return *reinterpret_cast<ConnectionJournal*>(context_.journal.data()); }
     bool serving() const { return !dead_ && path_->ready(); }
-    bool serve_attachment();
+    void serve_attachment();
     void listen();
     void fail(const Error& error) {
         attachment_.reset();
+        listens_for_ = 0;
         if (!std::exchange(dead_, true)) context_.broken(error);
     }
 
@@ -38,9 +50,10 @@ class FrontendWorker final : public DeviceWorker {
     std::optional<KeptMemory> kept_;
     std::optional<Requests> requests_;
     std::unique_ptr<DataPath> path_;
-    std::unique_ptr<FuseServer> server_;
+    std::unique_ptr<AttachmentServer> server_;
     Bells<FrontendWorker> bells_;
     Loop::Handle attachment_, ticks_;
+    short listens_for_ = 0;
     bool dead_ = false, full_ = false, gone_ = false;
 };
 
@@ -53,8 +66,7 @@ Status FrontendWorker::open(HandoverReader& handover) {
     TakenOver taken =
         TRY(take_over(link, handover, context_.hypervisor, *requests_, journal(), context_.stats, patience));
     path_ = std::move(taken.path);
-    if (taken.attachment)
-        server_ = std::make_unique<FuseServer>(std::move(taken.attachment), (*kept_)->disk.inbox, *path_);
+    server_ = TRY(serve_attachment_of(link, std::move(taken.attachment), (*kept_)->disk.inbox, *path_));
     return {};
 }
 
@@ -65,7 +77,7 @@ Status FrontendWorker::start() {
     });
     TRY(path_->know(kept_->read()));
     path_->notify_all();
-    (void)serve_attachment();  // a predecessor's message is in no descriptor any more
+    serve_attachment();  // a predecessor's message is in no descriptor any more
     return {};
 }
 
@@ -77,26 +89,28 @@ Status FrontendWorker::update(std::span<const std::byte> message) {
     if (const Status known = path_->know(features); !known)
         fail(known.error());
     else
-        (void)serve_attachment();
+        serve_attachment();
     return {};
 }
 
+// Not for messages that would find no room, but for room to answer.
 void FrontendWorker::listen() {
-    if (!server_ || !serving() || attachment_ || full_ || gone_) return;
-    attachment_ = context_.loop.watch(server_->wait_fd(), POLLIN, [this](short) { (void)serve_attachment(); });
+    const bool deaf = !server_ || !serving() || gone_;
+    const auto wanted = static_cast<short>(deaf ? 0 : server_->waits_for() | (full_ ? 0 : POLLIN));
+    if (wanted == listens_for_) return;
+    listens_for_ = wanted;
+    attachment_.reset();
+    if (wanted != 0)
+        attachment_ = context_.loop.watch(server_->wait_fd(), wanted, [this](short) { serve_attachment(); });
 }
 
-bool FrontendWorker::serve_attachment() {
-    if (!server_ || !serving() || gone_) return false;
-    const FuseServer::Served served = server_->serve(messages_a_turn);
+void FrontendWorker::serve_attachment() {
+    if (!server_ || !serving() || gone_) return;
+    const AttachmentServer::Served served = server_->serve(messages_a_turn);
     path_->ring_bells();
     full_ = served.full;
     gone_ = served.gone;
-    if (full_ || gone_)
-        attachment_.reset();
-    else
-        listen();
-    return served.messages > 0;
+    listen();
 }
 
 bool FrontendWorker::poll_queue(unsigned queue) {
@@ -106,7 +120,7 @@ bool FrontendWorker::poll_queue(unsigned queue) {
     });
     if (!done) return fail(done.error()), false;
     if (*done == 0) return false;
-    if (full_) (void)serve_attachment();
+    full_ ? serve_attachment() : listen();
     return true;
 }
 
@@ -129,14 +143,13 @@ Result<std::unique_ptr<DeviceWorker>> serve_frontend(WorkerContext context, Hand
 }  // namespace frontend
 
 ClassHalf frontend_half() {
-    return {.control =
-                [] {
-                    return make_frontend_control({.attachment = [](ControlContext& context) {
-                        return frontend::open_fuse(frontend::file_of(context.address.id));
-                    }});
-                },
+    return {.control = [] { return make_frontend_control({.attachment = frontend::open_attachment}); },
             .serve = frontend::serve_frontend,
-            .policy = nullptr};
+            .policy =
+                [] {
+                    // recvmsg() and sendmsg(), which every worker may use, with the count where a successor finds it.
+                    return WorkerPolicy{.system_calls = {SYS_recvmmsg, SYS_sendmmsg}};
+                }};
 }
 
 }  // namespace caisson::block

@@ -101,7 +101,7 @@ TEST_CASE("There is no file of a disk before its backend is there: nobody can wa
     auto attachment = block::frontend::open_fuse(path);
     REQUIRE(attachment);
     CHECK_FALSE(std::filesystem::exists(path));
-    REQUIRE((*attachment)->connected());
+    REQUIRE((*attachment)->connected({}));
     CHECK(mounted());  // to look at it would be to wait for a worker
     attachment->reset();
     CHECK_FALSE(std::filesystem::exists(path));

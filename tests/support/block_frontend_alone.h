@@ -11,10 +11,13 @@
 #include <map>
 #include <stdexcept>
 
+#include "frontends/block/attachment_nbd.h"
 #include "frontends/block/block.h"
 #include "frontends/block/fuse_server.h"
 #include "frontends/block/link.h"
+#include "frontends/block/nbd_server.h"
 #include "tests/support/loose_channel.h"
+#include "tests/support/nbd_driver.h"
 #include "tests/support/private_hypervisor.h"
 #include "tests/support/raw_ring.h"
 
@@ -28,7 +31,7 @@ class BlockFrontendAlone {
 
     struct Options {
         unsigned queues = 1, ring_pages = 1;
-        bool fuse = false;
+        bool fuse = false, nbd = false;
         unsigned patience = 3;  // ticks
         block::frontend::Features features = disk();
     };
@@ -55,10 +58,15 @@ class BlockFrontendAlone {
             (void)FrontRing<block::Native>::initialise(memory, unused);
             queues.push_back({std::move(pages), LooseChannel::make(), RawRing<block::Native>(memory)});
         }
+        if (options.nbd) {
+            auto sockets = take(block::frontend::NbdSockets::make());
+            driver.emplace(std::move(sockets.drivers));
+            attachment = std::move(sockets.ours);
+        }
         if (!options.fuse) return;
         int ends[2];
         if (::socketpair(AF_UNIX, SOCK_SEQPACKET | SOCK_NONBLOCK | SOCK_CLOEXEC, 0, ends) != 0) std::abort();
-        kernel.reset(ends[0]), fuse_end.reset(ends[1]);
+        kernel.reset(ends[0]), attachment.reset(ends[1]);
         const int room = 4 << 20;
         ::setsockopt(ends[0], SOL_SOCKET, SO_SNDBUF, &room, sizeof room);
         ::setsockopt(ends[1], SOL_SOCKET, SO_SNDBUF, &room, sizeof room);
@@ -75,9 +83,11 @@ class BlockFrontendAlone {
         auto taken =
             take(block::frontend::take_over(link, reader, hypervisor, *requests, *journal, stats, options.patience));
         path = std::move(taken.path);
-        if (taken.attachment)
+        if (options.fuse)
             server =
                 std::make_unique<block::frontend::FuseServer>(std::move(taken.attachment), kept->disk.inbox, *path);
+        if (options.nbd)
+            server = take(block::frontend::NbdServer::open(std::move(taken.attachment), kept->disk.inbox, *path));
         know(kept.read());
     }
     // Another connection: rings, journal and backend begin anew, the table stays.
@@ -219,8 +229,9 @@ class BlockFrontendAlone {
         std::make_unique<block::frontend::ConnectionJournal>();
     std::optional<block::frontend::Requests> requests;
     std::unique_ptr<block::frontend::DataPath> path;
-    Fd kernel, fuse_end;
-    std::unique_ptr<block::frontend::FuseServer> server;
+    Fd kernel, attachment;
+    std::optional<NbdDriver> driver;
+    std::unique_ptr<block::frontend::AttachmentServer> server;
     std::uint64_t unique = 0;
     DeviceStats stats;
     Log log{"vbd under test"};
@@ -246,8 +257,12 @@ class BlockFrontendAlone {
     HandoverReader hand_over() {
         Handover handover;
         handover.journal_bytes = sizeof *journal;
-        handover.put(
-            block::frontend::Link{.queues = options.queues, .arena_pages = arena_pages, .attached = options.fuse});
+        using Kind = block::frontend::Attachment::Kind;
+        handover.put(block::frontend::Link{.queues = options.queues,
+                                           .arena_pages = arena_pages,
+                                           .attachment = options.fuse  ? Kind::fuse
+                                                         : options.nbd ? Kind::nbd
+                                                                       : Kind::none});
         need(handover.put(kept.fd()));
         need(handover.put(arena));
         need(handover.put(descriptors));
@@ -255,7 +270,7 @@ class BlockFrontendAlone {
             need(handover.put(queue.pages));
             need(handover.put(queue.channel.ours));
         }
-        if (options.fuse) need(handover.put(fuse_end));
+        if (options.fuse || options.nbd) need(handover.put(attachment));
         return take(handover.reader());
     }
     static void need(const Status& status) {
