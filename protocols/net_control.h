@@ -2,6 +2,7 @@
 // "Hash types".
 #pragma once
 
+#include <algorithm>
 #include <array>
 #include <cstdint>
 #include <cstring>
@@ -52,7 +53,8 @@ struct ControlCall {
     }
 };
 
-// `mapping_size`: what SET_HASH_MAPPING_SIZE last asked for.
+// `mapping_size`: what SET_HASH_MAPPING_SIZE last asked for. One beyond max_hash_mapping, which is never agreed to,
+// counts as that: the limits of a ControlCall hold whatever is said here.
 inline ControlCall parse(const ControlRequest& raw, std::uint32_t mapping_size) {
     using enum ControlType;
     ControlCall c{.id = raw.id, .raw_type = raw.type, .type = static_cast<ControlType>(raw.type)};
@@ -82,7 +84,8 @@ inline ControlCall parse(const ControlRequest& raw, std::uint32_t mapping_size) 
         case set_hash_mapping:
             if (raw.data[1] > max_hash_mapping) {
                 c.refused = control_status::buffer_overflow;
-            } else if (!fits<std::uint32_t>(raw.data[2], raw.data[1], mapping_size)) {  // XSA-270
+            } else if (!fits<std::uint32_t>(raw.data[2], raw.data[1],
+                                            std::min<std::uint32_t>(mapping_size, max_hash_mapping))) {  // XSA-270
                 c.refused = control_status::invalid_parameter;
             } else {
                 c.page = GrantRef(raw.data[0]);
