@@ -10,6 +10,7 @@
 // Threads: one.
 #pragma once
 
+#include <functional>
 #include <map>
 #include <memory>
 #include <set>
@@ -29,6 +30,8 @@ struct ControllerOptions {
     std::string xenstored_socket;   // empty: $XENSTORED_PATH, else what libxenstore finds
     std::string stats_directory;    // empty: $CAISSON_STATS, else /run/caisson/stats
     WorkerOptions worker;
+    // Called once the watches are set, then every second from the loop: whoever started us sees that we are well.
+    std::function<void()> pulse{};
 };
 
 // `caisson devd` and `caisson frontd`: runs until SIGTERM or SIGINT, then closes every device in order.

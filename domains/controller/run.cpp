@@ -51,6 +51,11 @@ Status run(ControllerOptions options, bool processes) {
         processes ? make_process_workers(*loop, options.worker) : make_inline_workers(*loop, std::move(port));
     Controller controller(*loop, *hypervisor, store, *workers, options);
     TRY(controller.start());
+    Loop::Handle pulse;
+    if (options.pulse) {
+        options.pulse();
+        pulse = loop->every(1s, options.pulse);
+    }
     const auto terminate = loop->watch(signals.get(), POLLIN, [&](short) { loop->stop(); });
     loop->run();
     if (controller.lost()) return std::unexpected(*controller.lost());  // nobody left to say Closed to

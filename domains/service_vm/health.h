@@ -1,0 +1,41 @@
+// What a service VM tells the control domain, in its own part of xenstore (data/service/, relative to its directory):
+//
+//   image      which one it is: the variant's name, as its recipe is called
+//   state      starting | ready | stopping
+//   heartbeat  a number that grows while the controllers' loops turn: every two seconds, as long as all of them do
+//   restarts   how many times a controller had to be started again
+//   memory     KiB in use, renewed with the heartbeat
+//   uptime     milliseconds from the kernel's start to the first "ready"
+//
+// A domain whose heartbeat stands still is ill, whatever its state says. Threads: one.
+#pragma once
+
+#include <cstdint>
+#include <string>
+
+#include "ring/log.h"
+#include "ring/store.h"
+
+namespace caisson::service_vm {
+
+class Health {
+  public:
+    static Result<Health> open(const std::string& image);
+
+    void starting() { tell("state", "starting"); }
+    void ready();
+    void stopping() { tell("state", "stopping"); }
+    void beat();
+    void restarted() { tell("restarts", std::to_string(++restarts_)); }
+
+  private:
+    explicit Health(Store store) : store_(std::move(store)) {}
+    void tell(const std::string& key, const std::string& value);
+
+    Store store_;
+    Log log_{"health"};
+    std::uint64_t beats_ = 0, restarts_ = 0;
+    bool was_ready_ = false;
+};
+
+}  // namespace caisson::service_vm
