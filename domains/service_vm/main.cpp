@@ -12,12 +12,12 @@
 
 using namespace caisson;
 
-// Nothing is loaded at run time: the hosts that would load a library find none, and say so.
+// Nothing is loaded at run time: the hosts that would load a library find none, and say so. The linker puts these in
+// the place of the C library's (--wrap), which would warn of what a static program cannot do.
 extern "C" {
-void* dlopen(const char*, int) { return nullptr; }
-void* dlsym(void*, const char*) { return nullptr; }
-int dlclose(void*) { return 0; }
-char* dlerror() {
+void* __wrap_dlopen(const char*, int) { return nullptr; }
+void* __wrap_dlsym(void*, const char*) { return nullptr; }
+char* __wrap_dlerror() {
     static char none[] = "this program loads no libraries";
     return none;
 }

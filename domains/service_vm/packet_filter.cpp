@@ -191,7 +191,7 @@ Status masquerade(const std::vector<std::string>& uplinks) {
     });
     for (const auto& uplink : uplinks) {
         rule(to, "forward", [&] {
-            interface_is(to, NFT_META_IIFNAME, NFT_CMP_NEQ, uplink);
+            for (const auto& outside : uplinks) interface_is(to, NFT_META_IIFNAME, NFT_CMP_NEQ, outside);
             interface_is(to, NFT_META_OIFNAME, NFT_CMP_EQ, uplink);
             accept(to);
         });

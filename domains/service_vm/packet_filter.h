@@ -5,7 +5,7 @@
 //   table inet caisson {
 //       chain forward     { type filter hook forward priority 0; policy drop;
 //                           ct state established,related accept
-//                           iifname != UPLINK oifname UPLINK accept }
+//                           iifname != ANY UPLINK oifname UPLINK accept }
 //       chain postrouting { type nat hook postrouting priority 100;
 //                           oifname UPLINK masquerade }
 //   }
