@@ -61,10 +61,10 @@ int main(int count, char** arguments) {
     const std::string_view path = arguments[0], word = count > 1 ? arguments[1] : "";
     if (path.ends_with("/poweroff")) return service_vm::ask_for_end(service_vm::End::power_off);
     if (path.ends_with("/reboot")) return service_vm::ask_for_end(service_vm::End::restart);
+    if (word == "worker") return run_worker(worker_control, catalogue());  // PID 1, too: of a namespace of its own
     if (::getpid() == 1) service_vm::run_init();
     if (word == "devd" || word == "frontd")
         return controller(word == "devd" ? Role::backend : Role::frontend, count > 2 ? arguments[2] : "");
-    if (word == "worker") return run_worker(worker_control, catalogue());
     if (word == "check" && count == 3) return check(arguments[2]);
     std::fprintf(stderr, "usage: caisson-vm check RECIPE; all else is done inside a service VM's image\n");
     return 2;
