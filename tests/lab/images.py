@@ -5,7 +5,8 @@ import shutil
 import subprocess
 from pathlib import Path
 
-from packages import Skip, program, run
+from packages import Skip, program, run  # which also finds what lies in images/
+import service_vm
 
 LAB = Path(__file__).resolve().parent
 FOLDERS = ["bin", "sbin", "usr/bin", "usr/sbin", "proc", "sys", "dev", "tmp", "run", "root", "share", "etc/xen/auto",
@@ -110,3 +111,12 @@ def domain(packages, work, programs, optional=("iperf3", "ethtool", "mke2fs", "f
     image.modules(XEN_MODULES + DOMAIN_MODULES)
     image.pack(work / "domain.img", "domain.sh")
     return work / "domain.img"
+
+
+def service_vms(packages, work, vm_program):
+    """The images of images/, as they are, and those of recipes that only the lab has."""
+    made = []
+    for variant, recipe in {**service_vm.variants(), **{file.stem: file for file in LAB.glob("recipes/*.recipe")}}.items():
+        made.append(work / f"{variant}.img")
+        made[-1].write_bytes(service_vm.build(variant, recipe, vm_program, packages.bootable))
+    return made

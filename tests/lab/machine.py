@@ -24,14 +24,14 @@ class Machine:
     Its folder has share/ (Dom0's /share) and serial.log.
     """
 
-    def __init__(self, folder, packages, dom0, domain, limits, patience, memory_mib=2304):
+    def __init__(self, folder, packages, dom0, domain, limits, patience, service_vms=(), memory_mib=2304):
         self.memory_mib = memory_mib
         self.folder, self.packages, self.dom0, self.limits = folder, packages, dom0, limits
         self.patience = patience
         self.share = folder / "share"
         shutil.rmtree(folder, ignore_errors=True)
         (self.share / "out").mkdir(parents=True)
-        for file in (packages.vmlinux, domain):
+        for file in (packages.vmlinux, domain, *service_vms):
             shutil.copy(file, self.share)
         (self.share / "patience").write_text(f"{patience}\n")
         (self.share / "scenarios").write_text("".join(f"{name}\n" for name in limits))

@@ -11,7 +11,7 @@ xenstored --pid-file /run/xen/xenstored.pid
 try 10 xenstore-exists / 2>/dev/null
 xen-init-dom0 >/dev/null
 xenconsoled --log=all --log-dir=/share/out/console --pid-file=/run/xen/xenconsoled.pid
-cp /share/vmlinux /share/domain.img /run/
+cp /share/vmlinux /share/*.img /run/
 say "up"
 
 # Everything of the last scenario goes: its domains, and what they said is kept in its folder.

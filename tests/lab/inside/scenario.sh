@@ -12,10 +12,10 @@ same() { [ "$2" = "$3" ] || fail "$1: '$2', not '$3'"; say "$1: $2"; }
 # note WORDS: what the table of results says beside a pass.
 note() { say "$*"; echo "$*" >"$out/note"; }
 # start NAME: a domain with what NAME_cfg says, in which the function NAME runs; NAME_words are for its kernel's command line.
-# `paused=-p start NAME`: made, but it never runs.
+# `paused=-p start NAME`: made, but it never runs. NAME_image: a service VM's image, in which nothing of the scenario runs.
 start() {
-    eval "words=\$${1}_words"
-    { printf '%s\n' "name='$1'" "kernel='/run/vmlinux'" "ramdisk='/run/domain.img'" "memory=${memory:-224}" \
+    eval "words=\$${1}_words image=\$${1}_image"
+    { printf '%s\n' "name='$1'" "kernel='/run/vmlinux'" "ramdisk='/run/${image:-domain}.img'" "memory=${memory:-224}" \
         "extra='console=hvc0 quiet role=$1 scenario=$scenario patience=$patience $words'"
       eval "printf '%s\n' \"\$${1}_cfg\""; } >"/run/$1.cfg"
     say "start $1"
@@ -34,6 +34,29 @@ id_of() { eval "echo \$id_$1"; }  # xl is slow under emulation: it is asked once
 value() { xenstore-read "/local/domain/$(id_of "$1")/data/$2" 2>/dev/null; }
 # tell NAME KEY VALUE: what the domain's told() waits for.
 tell() { xenstore-write "/local/domain/$(id_of "$1")/data/$2" "$3"; xenstore-chmod "/local/domain/$(id_of "$1")/data/$2" "n$(id_of "$1")"; }
+# start_image NAME: a service VM, until it says that it is ready. end_image NAME: xl shutdown, until it is gone, of its own
+# will. Between the two its heart has to beat.
+start_image() {
+    read -r from _ </proc/uptime
+    memory=${memory:-96} start "$1"
+    try 90 is "$1" service/state ready || fail "$1 is not ready: $(value "$1" service/state)"
+    read -r to _ </proc/uptime
+    begun=$(value "$1" service/heartbeat)
+    eval "file=\$${1}_image"
+    note "$file: $(($(stat -c %s "/run/$file.img") / 1024)) KiB, ready $(awk "BEGIN { printf \"%.1f\", $to - $from }") s after xl create" \
+        "(its kernel's $(value "$1" service/uptime) ms), $(value "$1" service/memory) KiB of $(xl list "$1" | awk 'END { print $3 }') MiB in use"
+}
+end_image() {
+    try 20 lives_on "$1" || fail "the heart of $1 stands still"
+    same "restarts of $1's controllers" "$(value "$1" service/restarts)" 0
+    say "memory of $1 at its end: $(value "$1" service/memory) KiB"
+    xl shutdown "$1"
+    try 60 gone "$1" || fail "$1 does not end"
+    same "how $1 ended" "$(grep -o 'has shut down, reason code [0-9]*' "/var/log/xen/xl-$1.log")" "has shut down, reason code 0"
+}
+is() { [ "$(value "$1" "$2")" = "$3" ]; }
+lives_on() { [ "$(value "$1" service/heartbeat)" -gt "$begun" ]; }
+gone() { ! xenstore-exists "/local/domain/$(id_of "$1")"; }
 # measure NAME: the host asked for so many rounds of so many seconds (/share/measure).
 measure() {
     read -r rounds seconds </share/measure
