@@ -26,6 +26,7 @@ struct Config {
     bool shared_target = false;  // file: other devices may write it too ("w!"): not locked
     Geometry geometry;
     RateLimit rate;
+    std::uint32_t nbd_patience = 30;   // seconds that requests wait for a server that has gone
     std::uint32_t max_persistent = 0;  // grants kept mapped, of all queues together
     std::uint32_t bounce_bytes = 0;    // private buffers, for what is not persistent, of all queues together
 
@@ -36,7 +37,7 @@ struct Config {
 };
 
 // In the handover, in this order: Config; for each queue {ring GrantRefs, channel}; then the host's part: file
-// {a descriptor made anew for each worker (Handover::put_each_time)}; nbd {a connected socket, made anew likewise};
-// memory {a memfd}.
+// {a descriptor made anew for each worker (Handover::put_each_time)}; nbd {a connected socket, made anew likewise; the
+// line (nbd_connections.h)}; memory {a memfd}.
 
 }  // namespace caisson::block::backend

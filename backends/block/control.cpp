@@ -11,6 +11,7 @@ namespace {
 // blkback keeps 1056 pages a ring; a queue's private memory holds 2 requests of the largest size.
 constexpr std::uint32_t persistent_pages_a_queue = 1056;
 constexpr std::uint32_t bounce_bytes_a_queue = 2 * max_request_bytes;
+constexpr std::uint32_t nbd_patience = 30;  // seconds
 
 Result<std::string> text_or_empty(const Directory& directory, std::string_view key) {
     return TRY(directory.text(key)).value_or("");
@@ -42,6 +43,7 @@ Status Control::offer(ControlContext& context) {
         config_.rate.bytes_per_second = parsed.per_second;
         config_.rate.bytes_burst = parsed.burst;
     }
+    config_.nbd_patience = TRY(own.number(key::nbd_patience, nbd_patience));
     config_.sectors_are_blocks = TRY(own.flag(wire::quirk_logical_blocks));
     TRY(publish_features(context));
     return own.write(wire::hotplug_status, "connected");
@@ -82,6 +84,7 @@ Result<Handover> Control::connect(ControlContext& context) {
     for (unsigned n = 0; n < config_.queues; ++n)
         TRY(put_queue(context, config_.queues == 1 ? context.peer : context.peer.sub("queue-" + std::to_string(n)),
                       handover));
+    lost_ = TRY(text_or_empty(context.own, key::nbd_lost));  // of a worker that is gone
     TRY(target_->hand_over(handover));
     return handover;
 }
@@ -141,7 +144,19 @@ void Control::disconnect(ControlContext& context) {
 
 // ---- Resizing ------------------------------------------------------------------------------------------------------
 
-std::vector<std::string> Control::watched_own() const { return {std::string(key::resize), std::string(wire::sectors)}; }
+std::vector<std::string> Control::watched_own() const {
+    return {std::string(key::resize), std::string(wire::sectors), std::string(key::nbd_lost)};
+}
+
+// The worker asks again, later and later, while there is nothing to connect to.
+Status Control::renew_connection(ControlContext& context) {
+    const std::string lost = TRY(text_or_empty(context.own, key::nbd_lost));
+    if (lost == std::exchange(lost_, lost)) return {};
+    const Status renewed = target_->renew();
+    if (!renewed && !away_) context.log.say(renewed.error().message());
+    away_ = !renewed;
+    return renewed;
+}
 
 // To resize online, says blkif.h, `sectors` is rewritten and then state Connected once more.
 Result<std::optional<std::vector<std::byte>>> Control::changed(ControlContext& context) {
@@ -150,6 +165,7 @@ Result<std::optional<std::vector<std::byte>>> Control::changed(ControlContext& c
         announced_ = published;
         TRY(context.own.write("state", "4"));
     }
+    if (!renew_connection(context)) return std::nullopt;
     const auto sectors = target_->look_again();
     if (!sectors) return context.log.say(sectors.error().message()), std::nullopt;  // the disk stays as it is
     if (*sectors == target_->geometry.sectors) return std::nullopt;

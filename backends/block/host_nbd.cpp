@@ -6,7 +6,11 @@
 #include <algorithm>
 #include <cstring>
 
+#include "backends/block/nbd_connections.h"
+
 namespace caisson::block::backend {
+
+using namespace std::chrono_literals;
 
 namespace {
 
@@ -16,6 +20,7 @@ constexpr std::uint32_t token_send = 0, token_receive = 1;
 constexpr std::uint32_t largest_request = 1u << 30;  // of a trim; whatever carries data is far smaller
 constexpr std::size_t most_parts = 512;              // of one send; the kernel takes 1024
 static_assert(max_request_bytes <= largest_request);
+constexpr auto shortest_pause = 250ms, longest_pause = 8000ms;  // between two questions for a connection
 
 template <class T>
 T take(const std::byte*& from) {
@@ -56,11 +61,28 @@ void allow_nbd_host(WorkerPolicy& policy) {
 Result<std::unique_ptr<Host>> make_nbd_host(WorkerContext& context, const Config& config, HandoverReader& handover,
                                             Completions& completions) {
     Fd socket = TRY(handover.fd());
-    return std::make_unique<NbdHost>(context.loop, std::move(socket), config.geometry, completions, context.log);
+    Fd line = TRY(handover.fd());
+    const auto ask = [publish = context.publish] {
+        publish(key::nbd_lost, std::to_string(Loop::Clock::now().time_since_epoch().count()));  // any new value
+    };
+    return std::make_unique<NbdHost>(
+        context.loop, std::move(socket), config.geometry, completions, context.log,
+        NbdReconnect{.line = std::move(line), .ask = ask, .patience = std::chrono::seconds(config.nbd_patience)});
 }
 
-NbdHost::NbdHost(Loop& loop, Fd socket, const Geometry& geometry, Completions& completions, Log& log)
-    : loop_(loop), socket_(std::move(socket)), geometry_(geometry), completions_(completions), log_(log) {}
+NbdHost::NbdHost(Loop& loop, Fd socket, const Geometry& geometry, Completions& completions, Log& log,
+                 NbdReconnect reconnect)
+    : loop_(loop),
+      socket_(std::move(socket)),
+      geometry_(geometry),
+      completions_(completions),
+      log_(log),
+      reconnect_(std::move(reconnect)) {
+    if (!reconnect_.line) return;
+    // Meant for a predecessor, and older than the one that came with the handover.
+    for (auto stale = take_connection(reconnect_.line); stale && *stale;) stale = take_connection(reconnect_.line);
+    line_watch_ = loop_.watch(reconnect_.line.get(), POLLIN, [this](short) { take_connections(); });
+}
 
 // A shut down socket ends what the kernel does with it, and with our buffers.
 NbdHost::~NbdHost() {
@@ -71,7 +93,7 @@ NbdHost::~NbdHost() {
 // ---- Out -----------------------------------------------------------------------------------------------------------
 
 void NbdHost::submit(const Io& io) {
-    if (broken_) return completions_.done(io.tag, EIO);
+    if (hopeless()) return completions_.done(io.tag, EIO);
     if (free_.empty()) {
         free_.push_back(static_cast<std::uint32_t>(works_.size()));
         works_.push_back(std::make_unique<Work>());
@@ -80,6 +102,7 @@ void NbdHost::submit(const Io& io) {
     free_.pop_back();
     Work& work = *works_[token];
     work.tag = io.tag;
+    work.age = next_age_++;
     work.operation = io.operation;
     work.offset = io.offset;
     work.left = io.operation == Operation::flush || io.operation == Operation::barrier ? 0 : io.length;
@@ -132,7 +155,7 @@ void NbdHost::send() {
 
 void NbdHost::sent(int result) {
     out_.busy = false;
-    if (broken_) return fail_all();
+    if (broken_) return let_go();
     if (result <= 0 && result != -EINTR && result != -EAGAIN) return break_off("does not take requests");
     if (!out_.advance(result > 0 ? static_cast<std::size_t>(result) : 0)) {
         out_.busy = true;
@@ -162,7 +185,7 @@ void NbdHost::receive() {
 
 // `busy` all along: what is answered here may bring the next submit(), which must not ask for more yet.
 void NbdHost::received(int result) {
-    if (broken_) return in_.busy = false, fail_all();
+    if (broken_) return in_.busy = false, let_go();
     const char* fault = result == 0                                           ? "has closed the connection"
                         : result < 0 && result != -EINTR && result != -EAGAIN ? "cannot be heard any more"
                                                                               : nullptr;
@@ -187,6 +210,7 @@ Status NbdHost::take_reply() {
     Work& work = *works_[token];
     const bool out = work.stage == Work::Stage::sending || work.stage == Work::Stage::sent;
     if (!out || work.answered || work.serial != cookie >> 32) return peer_fault("answers what was never asked");
+    note_answer();
     work.error = error;
     if (work.operation == Operation::read && error == 0) {
         payload_of_ = token;
@@ -224,18 +248,92 @@ void NbdHost::finish(std::uint32_t token, int error) {
     completions_.done(works_[token]->tag, error);
 }
 
+void NbdHost::fail_all() {
+    for (std::uint32_t token = 0; token < works_.size(); ++token)
+        if (works_[token]->stage != Work::Stage::free) finish(token, EIO);
+    queue_.clear();
+}
+
+// ---- Another connection --------------------------------------------------------------------------------------------
+
 void NbdHost::break_off(const char* why) {
     broken_ = true;
-    log_.say(std::string("the disk's NBD server ") + why + ": all requests fail until the disk connects again");
+    if (heard_)
+        log_.say(std::string("the disk's NBD server ") + why +
+                 (hopeless() ? ": all requests fail until the disk connects again" : ": waiting for it to come back"));
     ::shutdown(socket_.get(), SHUT_RDWR);
-    fail_all();
+    if (reconnect_.line) wait_for_connection();
+    let_go();
+}
+
+// A server that takes connections and answers nothing is asked no more often than one that is not there.
+void NbdHost::wait_for_connection() {
+    if (!std::exchange(heard_, false)) {
+        if (!fresh_) retry_ = loop_.after(pause_, [this] { ask(); });
+        return;
+    }
+    pause_ = shortest_pause;
+    patience_ = loop_.after(reconnect_.patience, [this] {
+        late_ = true;
+        if (!broken_) return;
+        log_.say("the disk's NBD server stays away: requests fail until it is back");
+        if (!out_.busy && !in_.busy) fail_all();
+    });
+    if (!fresh_) ask();
+}
+
+void NbdHost::note_answer() {
+    if (std::exchange(heard_, true)) return;
+    late_ = false;
+    patience_.reset();
+    log_.say("the disk's NBD server is back");
 }
 
 // Once the kernel has let go of the buffers.
-void NbdHost::fail_all() {
+void NbdHost::let_go() {
     if (out_.busy || in_.busy) return;
+    out_ = {}, in_ = {};
+    batch_.clear();
+    payload_of_.reset();
+    hopeless() ? fail_all() : keep_all();
+    if (fresh_) resume(std::exchange(fresh_, Fd()));
+}
+
+// What was not answered is asked once more, oldest first.
+void NbdHost::keep_all() {
+    queue_.clear();
+    std::vector<std::uint32_t> tokens;
     for (std::uint32_t token = 0; token < works_.size(); ++token)
-        if (works_[token]->stage != Work::Stage::free) finish(token, EIO);
+        if (works_[token]->stage != Work::Stage::free) tokens.push_back(token);
+    std::ranges::sort(tokens, {}, [this](std::uint32_t token) { return works_[token]->age; });
+    for (const std::uint32_t token : tokens) encode(*works_[token], token);
+}
+
+void NbdHost::ask() {
+    reconnect_.ask();
+    retry_ = loop_.after(pause_, [this] { ask(); });
+    pause_ = std::min<Loop::Clock::duration>(pause_ * 2, longest_pause);
+}
+
+// The last one that came counts: the controller ends each before it makes the next.
+void NbdHost::take_connections() {
+    for (;;) {
+        auto taken = take_connection(reconnect_.line);
+        if (!taken) return line_watch_.reset();
+        if (!*taken) break;
+        fresh_ = std::move(**taken);
+    }
+    if (!fresh_) return;
+    if (!broken_) return break_off("has another connection for us");
+    if (!out_.busy && !in_.busy) resume(std::exchange(fresh_, Fd()));
+}
+
+void NbdHost::resume(Fd socket) {
+    socket_ = std::move(socket);
+    broken_ = false;
+    retry_.reset();
+    if (pending() == 0) note_answer();  // there is nothing to hear
+    send();
 }
 
 void NbdHost::answered(std::uint32_t token, int result) { token == token_send ? sent(result) : received(result); }

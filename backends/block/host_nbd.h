@@ -7,15 +7,22 @@
 //   reply    magic u32 0x67446698, error u32, cookie u64 [, data of a read without error]
 //
 // Source: doc/proto.md of the NBD project. Requests go out one after the other, replies come in any order; payload goes
-// between the socket and the frontend's pages by the kernel. A server that sends a reply to nothing, or ends, has
-// broken the connection: everything in flight and everything after is answered with EIO, nothing hangs. The controller
-// connects anew when the device connects again.
+// between the socket and the frontend's pages by the kernel.
+//
+// A server that sends a reply to nothing, or ends, has broken the connection. Requests that it has not answered are
+// kept, as are those that come; the controller is asked for another connection, again and again with longer pauses, and
+// over that one everything is sent once more, oldest first. What the server has acknowledged it must have: a write that
+// it answered before it went is not sent again, and a flush answered by the next connection covers it only if nothing
+// of it was lost with the server. nbdkit and qemu-nbd on a file write to the page cache before they answer, so the
+// death of their process loses nothing; that of their machine may. After `patience` without a connection everything
+// ends with EIO until there is one: nothing hangs.
 #pragma once
 
 #include <sys/socket.h>
 
 #include <array>
 #include <deque>
+#include <functional>
 #include <memory>
 #include <optional>
 #include <vector>
@@ -33,9 +40,17 @@ void allow_nbd_host(WorkerPolicy& policy);
 Result<std::unique_ptr<Host>> make_nbd_host(WorkerContext& context, const Config& config, HandoverReader& handover,
                                             Completions& completions);
 
+// How another connection comes. Without a line there is none, and a broken one is the end at once.
+struct NbdReconnect {
+    Fd line{};  // nbd_connections.h
+    std::function<void()> ask{};
+    Loop::Clock::duration patience{};  // without an answer from the server
+};
+
 class NbdHost final : public Host, private KernelAnswers {
   public:
-    NbdHost(Loop& loop, Fd socket, const Geometry& geometry, Completions& completions, Log& log);
+    NbdHost(Loop& loop, Fd socket, const Geometry& geometry, Completions& completions, Log& log,
+            NbdReconnect reconnect = {});
     ~NbdHost() override;
 
     Geometry geometry() const override { return geometry_; }
@@ -56,6 +71,7 @@ class NbdHost final : public Host, private KernelAnswers {
         int error = 0;
         Tag tag{};
         Operation operation = Operation::read;
+        std::uint64_t age = 0;
         std::uint32_t serial = 0;  // in the cookie: an answer to an earlier user of this place is found out
         std::uint64_t offset = 0, left = 0;
         std::uint32_t asked = 0;  // of `left`, by the request that is out
@@ -84,20 +100,36 @@ class NbdHost final : public Host, private KernelAnswers {
     void settle(std::uint32_t token);
     void finish(std::uint32_t token, int error);
     void break_off(const char* why);
+    bool hopeless() const { return broken_ && (late_ || !reconnect_.line); }
+    void note_answer();
+    void wait_for_connection();
+    void let_go();
     void fail_all();
+    void keep_all();
+    void ask();
+    void take_connections();
+    void resume(Fd socket);
 
     Loop& loop_;
     Fd socket_;
     Geometry geometry_;
     Completions& completions_;
     Log& log_;
-    bool broken_ = false;
+    bool broken_ = false;                       // no connection, or the kernel is still at work with one that broke
     std::vector<std::unique_ptr<Work>> works_;  // by token; stable, the kernel reads them
     std::vector<std::uint32_t> free_, batch_;
     std::deque<std::uint32_t> queue_;
     Transfer out_, in_;
     std::array<std::byte, reply_bytes> reply_{};
     std::optional<std::uint32_t> payload_of_;  // what is being received is this read's data, then the next reply
+    std::uint64_t next_age_ = 0;
+
+    NbdReconnect reconnect_;
+    bool heard_ = true;  // an answer, over this connection
+    bool late_ = false;  // nothing was heard for as long as we have patience
+    Fd fresh_;           // a connection that waits for the kernel to let go of the one before
+    Loop::Handle line_watch_, retry_, patience_;
+    Loop::Clock::duration pause_{};
 };
 
 }  // namespace caisson::block::backend

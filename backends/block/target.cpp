@@ -3,21 +3,17 @@
 #include <linux/fs.h>
 #include <linux/magic.h>
 #include <linux/major.h>
-#include <poll.h>
 #include <sys/file.h>
 #include <sys/ioctl.h>
 #include <sys/mman.h>
-#include <sys/socket.h>
 #include <sys/stat.h>
 #include <sys/sysmacros.h>
 #include <sys/vfs.h>
 
 #include <algorithm>
-#include <array>
-#include <chrono>
 #include <memory>
 
-#include "backends/block/nbd_server.h"
+#include "backends/block/nbd_connections.h"
 
 namespace caisson::block::backend {
 
@@ -180,44 +176,9 @@ Status open_nbd(Target& target) {
         return unsupported(
             "", "the NBD server wants blocks of " + std::to_string(found.minimum_block) + " bytes, at most 4096");
     describe_export(found, target.geometry, target.wishes);
+    target.connections = TRY(NbdConnections::make(target.name));
     return {};
 }
-
-// The connections of a disk's workers, one after the other.
-struct NbdConnections {
-    TargetName name;
-    Geometry promised;
-    bool read_only = false;
-    Fd last;
-
-    // What the first one was promised has to hold for the successors, too.
-    Result<Fd> next() {
-        see_off();
-        auto connection = TRY(NbdServer(name).connect());
-        const NbdExport& now = connection.found;
-        if (now.bytes < promised.bytes() || (now.read_only && !read_only) || now.flush < promised.flush ||
-            now.trim < promised.discard || now.minimum_block > promised.sector_size)
-            return unsupported("", "the NBD server's export is no longer the one that was connected");
-        last = TRY(connection.socket.duplicate());
-        return std::move(connection.socket);
-    }
-    // A dead worker's writes may still be with the server, and land after its successor's. nbdkit closes a connection
-    // when it has done all that came through it; qemu-nbd closes at once, so there the wait proves nothing.
-    void see_off() {
-        if (!last) return;
-        ::shutdown(last.get(), SHUT_WR);
-        const auto end = std::chrono::steady_clock::now() + see_off_patience;
-        for (std::array<std::byte, 4096> unread;;) {
-            pollfd ready{.fd = last.get(), .events = POLLIN, .revents = 0};
-            const auto left =
-                std::chrono::duration_cast<std::chrono::milliseconds>(end - std::chrono::steady_clock::now());
-            if (left.count() <= 0 || ::poll(&ready, 1, static_cast<int>(left.count())) <= 0) break;
-            if (::recv(last.get(), unread.data(), unread.size(), MSG_DONTWAIT) <= 0) break;
-        }
-        last.reset();
-    }
-    static constexpr std::chrono::seconds see_off_patience{3};
-};
 
 }  // namespace
 
@@ -272,13 +233,15 @@ Status Target::hand_over(Handover& handover) const {
             return {};
         }
         case HostKind::nbd: {
-            const auto all = std::make_shared<NbdConnections>(name, geometry, wishes.read_only);
-            handover.put_each_time([all] { return all->next(); });
-            return {};
+            connections->begin(geometry, wishes.read_only);
+            handover.put_each_time([all = connections] { return all->next(); });
+            return handover.put(connections->line());
         }
     }
     return {};
 }
+
+Status Target::renew() const { return connections ? connections->renew() : Status{}; }
 
 Result<std::uint64_t> Target::look_again() const {
     if (name.kind == HostKind::memory || name.kind == HostKind::null) return geometry.sectors;

@@ -12,6 +12,7 @@
 // Threads: the controller's.
 #pragma once
 
+#include <memory>
 #include <optional>
 #include <string>
 #include <string_view>
@@ -46,6 +47,8 @@ struct TargetWishes {
     std::uint32_t sector_size = 512;  // of a file, memory and null: 512 or 4096; a block device and NBD say their own
 };
 
+class NbdConnections;
+
 // One open target. Movable; hand_over() may be called any number of times.
 struct Target {
     TargetName name;
@@ -54,6 +57,7 @@ struct Target {
     bool direct_io = false;  // what came of the wish
     bool in_memory = false;  // a RAM disk, or on a file system that lives in memory: nothing to wait for
     Fd file;                 // file: never locked, never read; memory: the memfd
+    std::shared_ptr<NbdConnections> connections{};  // nbd: of its workers
 
     // Config's fields that say what the host is: host, in_memory, shared_target, geometry.
     void describe(Config& config) const;
@@ -61,11 +65,13 @@ struct Target {
     // The host's part of the handover, after the queues':
     //   file    {a descriptor made anew for each worker: an open file description of its own}
     //   memory  {a memfd of geometry.bytes()}
-    //   nbd     {a connected socket past the NBD handshake, made anew for each worker}
+    //   nbd     {a connected socket past the NBD handshake, made anew for each worker; the line for others}
     //   null    {}
     // What is made anew can fail when a worker is started: the file was replaced by another size of device, the server
     // does not answer.
     Status hand_over(Handover& handover) const;
+    // nbd: the worker has lost its connection; the next one goes over its line.
+    Status renew() const;
 
     // How many sectors there are now (resize): looks at the open file, asks the NBD server.
     Result<std::uint64_t> look_again() const;

@@ -3,6 +3,7 @@
 
 #include "tests/support/block_pair.h"
 #include "tests/support/nbdkit.h"
+#include "tests/support/temporary.h"
 
 using namespace caisson;
 using namespace caisson::test;
@@ -43,7 +44,8 @@ TEST_CASE("A disk over NBD loses nothing when its workers are killed in the midd
         WARN("skipped: nbdkit is not installed");
         return;
     }
-    BlockWorld world({.nodes = {{"params", "nbd:unix:" + server.socket}}, .processes = true});
+    BlockWorld world(
+        {.nodes = {{"params", "nbd:unix:" + server.socket}, {"caisson-nbd-patience", "0"}}, .processes = true});
     const auto disk = world.disk({.queues = 1});
     std::vector<std::byte> written, seen(request * count);
     for (unsigned round = 0; round < 4; ++round) {
@@ -58,4 +60,49 @@ TEST_CASE("A disk over NBD loses nothing when its workers are killed in the midd
     // Without the server: errors, and nobody waits for ever.
     server.kill();
     CHECK(transfer(world, *disk, Operation::write, written, [](std::size_t) {}) == count);
+}
+
+TEST_CASE("An NBD server that dies under load and comes back: no error, and nothing of what was written is lost") {
+    TemporaryFile file(count * request);
+    Nbdkit server({"--threads=1", "file", file.path()});
+    if (server.pid < 0) {
+        WARN("skipped: nbdkit is not installed");
+        return;
+    }
+    BlockWorld world({.nodes = {{"params", "nbd:unix:" + server.socket}}});
+    const auto disk = world.disk({.queues = 1});
+    std::vector<std::byte> written, seen(request * count);
+    for (unsigned round = 0; round < 6; ++round) {
+        written = test_bytes(request * count, round + 1);
+        bool killed = false;
+        unsigned away = 0;  // turns; in every second round it is back at the first question
+        CHECK(transfer(world, *disk, Operation::write, written, [&](std::size_t ended) {
+                  if (ended > 4 && !std::exchange(killed, true)) server.kill(), away = round % 2 == 0 ? 20 : 1;
+                  if (away > 0 && --away == 0) server.start();
+              }) == 0);
+        REQUIRE(killed);
+        CHECK(transfer(world, *disk, Operation::read, seen, [](std::size_t) {}) == 0);
+        CHECK(seen == written);
+        server.kill();  // while nothing is in flight
+        server.start();
+    }
+}
+
+TEST_CASE("An NBD server that stays away ends requests when patience is over, and serves again when it is back") {
+    TemporaryFile file(count * request);
+    Nbdkit server({"--threads=1", "file", file.path()});
+    if (server.pid < 0) {
+        WARN("skipped: nbdkit is not installed");
+        return;
+    }
+    BlockWorld world({.nodes = {{"params", "nbd:unix:" + server.socket}, {"caisson-nbd-patience", "0"}}});
+    const auto disk = world.disk({.queues = 1});
+    auto bytes = test_bytes(request * count, 1);
+    server.kill();
+    CHECK(transfer(world, *disk, Operation::read, bytes, [](std::size_t) {}) == count);
+    server.start();
+    // Until the next question for a connection was answered, everything fails.
+    while (transfer(world, *disk, Operation::read, bytes, [](std::size_t) {}) != 0) {
+    }
+    CHECK(bytes == std::vector<std::byte>(request * count));
 }

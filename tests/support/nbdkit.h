@@ -21,9 +21,13 @@ namespace caisson::test {
 
 // A server in the foreground, on a socket in a folder of its own.
 struct Nbdkit {
-    explicit Nbdkit(std::vector<std::string> plugin) {
-        std::vector<std::string> words{"nbdkit", "-f", "-U", socket};
+    explicit Nbdkit(std::vector<std::string> plugin) : words{"nbdkit", "-f", "-U", socket} {
         words.insert(words.end(), plugin.begin(), plugin.end());
+        start();
+    }
+    // Once more after kill().
+    void start() {
+        ::unlink(socket.c_str());
         std::vector<char*> argv;
         for (auto& word : words) argv.push_back(word.data());
         argv.push_back(nullptr);
@@ -47,6 +51,7 @@ struct Nbdkit {
     }
     TemporaryFolder folder;
     std::string socket = folder / "socket";
+    std::vector<std::string> words;
     pid_t pid = -1;
 };
 

@@ -5,6 +5,7 @@
 #include <sys/socket.h>
 
 #include "backends/block/host_nbd.h"
+#include "backends/block/nbd_connections.h"
 #include "backends/block/target.h"
 #include "tests/support/block_kernel.h"
 #include "tests/support/nbdkit.h"
@@ -107,7 +108,10 @@ TEST_CASE("A disk over NBD keeps what it was given, discards, and flushes") {
     for (int i = 0; i < 32; ++i) successor.ask(Operation::read, 0, std::span(seen).first(size), size);
     successor.wait();
     CHECK(successor.asked(Operation::write, 0, std::span(seen).first(size), size) == EIO);
-    CHECK_FALSE(handover.copies());
+    auto dead = handover.copies();  // a worker that comes now gets a connection that has ended, and asks for another
+    REQUIRE(dead);
+    NbdDisk third(std::move(dead->front()), target->geometry);
+    CHECK(third.asked(Operation::read, 0, std::span(seen).first(size), size) == EIO);
 }
 
 TEST_CASE("What an NBD server says of its export is what the disk is") {
@@ -213,4 +217,70 @@ TEST_CASE("Replies that trickle in byte by byte are put together, and an end ami
         CHECK(disk.host.pending() == 1);
     }
     CHECK(std::ranges::all_of(std::span(memory).first(512), [](std::byte b) { return b == std::byte{5}; }));
+}
+
+TEST_CASE("What a lost NBD connection leaves unanswered goes out again over the next, oldest first; liars on the way") {
+    constexpr std::size_t size = 512;
+    Pair connection;
+    unsigned asked = 0;
+    Answers answers;
+    Log log("test");
+    const auto loop = std::move(*Loop::make());
+    int ends[2];
+    REQUIRE(::socketpair(AF_UNIX, SOCK_SEQPACKET | SOCK_CLOEXEC, 0, ends) == 0);
+    const Fd ours(ends[0]);
+    NbdHost host(*loop, std::move(connection.near), {.sectors = 2048}, answers, log,
+                 {.line = Fd(ends[1]), .ask = [&] { ++asked; }, .patience = 1h});
+    std::vector<std::byte> data(size, std::byte{7});
+    for (std::uint32_t i = 1; i <= 8; ++i)
+        host.submit(
+            {.tag = Tag(i), .operation = Operation::write, .offset = i * size, .length = size, .bounced = data});
+
+    // The server's end: `count` requests, as (offset, cookie).
+    const auto requests = [&](const Fd& server, std::size_t count) {
+        std::vector<std::pair<std::uint64_t, std::uint64_t>> all;
+        std::vector<std::byte> bytes;
+        while (bytes.size() < count * (28 + size)) {
+            loop->turn(1ms);
+            std::array<std::byte, 8192> part;
+            const ssize_t got = ::recv(server.get(), part.data(), part.size(), MSG_DONTWAIT);
+            if (got > 0) bytes.insert(bytes.end(), part.begin(), part.begin() + got);
+        }
+        CHECK(bytes.size() == count * (28 + size));
+        for (std::size_t i = 0; i < count; ++i) {
+            std::uint64_t cookie = 0, offset = 0;
+            std::memcpy(&cookie, &bytes[i * (28 + size) + 8], 8);
+            std::memcpy(&offset, &bytes[i * (28 + size) + 16], 8);
+            all.emplace_back(be64toh(offset) / size, cookie);  // as reply() wants it
+        }
+        return all;
+    };
+    const auto say = [](const Fd& server, const std::vector<std::byte>& bytes) {
+        REQUIRE(::send(server.get(), bytes.data(), bytes.size(), MSG_NOSIGNAL) == static_cast<ssize_t>(bytes.size()));
+    };
+    const auto first = requests(connection.far, 8);
+    say(connection.far, reply(0x67446698, 0, first[2].second));
+    while (host.pending() > 7) loop->turn(1ms);
+    connection.far.reset();
+    while (asked == 0) loop->turn(1ms);
+
+    std::uint64_t old_cookie = first[0].second;
+    for (unsigned liar = 0; liar < 3; ++liar) {  // answers to requests of the connection before
+        Pair next;
+        REQUIRE(send_connection(ours, next.near));
+        next.near.reset();
+        const auto again = requests(next.far, 7);
+        for (std::size_t i = 0; i < 7; ++i) CHECK(again[i].first == (i < 2 ? i + 1 : i + 2));
+        const unsigned before = asked;
+        say(next.far, reply(0x67446698, 0, std::exchange(old_cookie, again[0].second)));
+        while (asked == before) loop->turn(1ms);
+        CHECK(host.pending() == 7);
+    }
+    Pair last;
+    REQUIRE(send_connection(ours, last.near));
+    last.near.reset();
+    for (const auto& [offset, cookie] : requests(last.far, 7)) say(last.far, reply(0x67446698, 0, cookie));
+    while (host.pending() > 0) loop->turn(1ms);
+    CHECK(answers.errors.size() == 8);
+    for (const auto& [tag, error] : answers.errors) CHECK(error == 0);
 }

@@ -1,0 +1,109 @@
+#include "backends/block/nbd_connections.h"
+
+#include <poll.h>
+#include <sys/socket.h>
+
+#include <array>
+#include <chrono>
+#include <cstring>
+
+namespace caisson::block::backend {
+
+namespace {
+
+constexpr std::chrono::seconds see_off_patience{3};
+
+Result<std::pair<Fd, Fd>> pair_of_sockets(int type) {
+    int ends[2];
+    if (::socketpair(AF_UNIX, type | SOCK_CLOEXEC | SOCK_NONBLOCK, 0, ends) != 0)
+        return host_fault(errno, "socketpair");
+    return std::pair(Fd(ends[0]), Fd(ends[1]));
+}
+
+}  // namespace
+
+Result<std::shared_ptr<NbdConnections>> NbdConnections::make(TargetName name) {
+    auto [ours, workers] = TRY(pair_of_sockets(SOCK_SEQPACKET));
+    return std::shared_ptr<NbdConnections>(new NbdConnections(std::move(name), std::move(ours), std::move(workers)));
+}
+
+Result<Fd> NbdConnections::next() {
+    auto connected = connect();
+    if (!connected && any_) return std::move(TRY(pair_of_sockets(SOCK_STREAM)).first);  // the other end is closed here
+    any_ = any_ || connected;
+    return connected;
+}
+
+Status NbdConnections::renew() {
+    const Fd fresh = TRY(connect());
+    return send_connection(ours_, fresh);
+}
+
+// What the first one was promised has to hold for the successors, too.
+Result<Fd> NbdConnections::connect() {
+    see_off();
+    auto connection = TRY(NbdServer(name_).connect());
+    const NbdExport& now = connection.found;
+    if (now.bytes < promised_.bytes() || (now.read_only && !read_only_) || now.flush < promised_.flush ||
+        now.trim < promised_.discard || now.minimum_block > promised_.sector_size)
+        return unsupported("", "the NBD server's export is no longer the one that was connected");
+    last_ = TRY(connection.socket.duplicate());
+    return std::move(connection.socket);
+}
+
+// Writes that were sent over the last connection may still be with the server, and land after those of the next one.
+// nbdkit closes a connection when it has done all that came through it; qemu-nbd closes at once, so there the wait
+// proves nothing.
+void NbdConnections::see_off() {
+    if (!last_) return;
+    ::shutdown(last_.get(), SHUT_WR);
+    const auto end = std::chrono::steady_clock::now() + see_off_patience;
+    for (std::array<std::byte, 4096> unread;;) {
+        pollfd ready{.fd = last_.get(), .events = POLLIN, .revents = 0};
+        const auto left = std::chrono::duration_cast<std::chrono::milliseconds>(end - std::chrono::steady_clock::now());
+        if (left.count() <= 0 || ::poll(&ready, 1, static_cast<int>(left.count())) <= 0) break;
+        if (::recv(last_.get(), unread.data(), unread.size(), MSG_DONTWAIT) <= 0) break;
+    }
+    last_.reset();
+}
+
+Status send_connection(const Fd& line, const Fd& connection) {
+    char byte = 0;
+    iovec part{&byte, sizeof byte};
+    alignas(cmsghdr) std::array<std::byte, CMSG_SPACE(sizeof(int))> control{};
+    msghdr message{};
+    message.msg_iov = &part;
+    message.msg_iovlen = 1;
+    message.msg_control = control.data();
+    message.msg_controllen = control.size();
+    cmsghdr* rights = CMSG_FIRSTHDR(&message);
+    rights->cmsg_level = SOL_SOCKET;
+    rights->cmsg_type = SCM_RIGHTS;
+    rights->cmsg_len = CMSG_LEN(sizeof(int));
+    const int fd = connection.get();
+    std::memcpy(CMSG_DATA(rights), &fd, sizeof fd);
+    if (::sendmsg(line.get(), &message, MSG_DONTWAIT | MSG_NOSIGNAL) < 0)
+        return host_fault(errno, "hand over a connection");
+    return {};
+}
+
+Result<std::optional<Fd>> take_connection(const Fd& line) {
+    std::byte byte{};
+    iovec part{&byte, sizeof byte};
+    alignas(cmsghdr) std::array<std::byte, CMSG_SPACE(sizeof(int))> control{};
+    msghdr message{};
+    message.msg_iov = &part;
+    message.msg_iovlen = 1;
+    message.msg_control = control.data();
+    message.msg_controllen = control.size();
+    const ssize_t got = ::recvmsg(line.get(), &message, MSG_DONTWAIT | MSG_CMSG_CLOEXEC);
+    if (got < 0 && (errno == EAGAIN || errno == EINTR)) return std::nullopt;
+    const cmsghdr* rights = got > 0 ? CMSG_FIRSTHDR(&message) : nullptr;
+    if (rights == nullptr || rights->cmsg_type != SCM_RIGHTS || rights->cmsg_len != CMSG_LEN(sizeof(int)))
+        return host_fault(ECONNRESET, "the line for connections");
+    int fd = -1;
+    std::memcpy(&fd, CMSG_DATA(rights), sizeof fd);
+    return Fd(fd);
+}
+
+}  // namespace caisson::block::backend
