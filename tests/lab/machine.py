@@ -21,11 +21,14 @@ class Result:
 class Machine:
     """`limits` is how long each scenario may take, by name, on an idle machine; `patience` times that is granted.
 
+    `counted`: its clock counts instructions (4 ns each) and skips what is idle, on one processor of the host at a time. What
+    runs in it sees the same times however busy the host is.
+
     Its folder has share/ (Dom0's /share) and serial.log.
     """
 
-    def __init__(self, folder, packages, dom0, domain, limits, patience, service_vms=(), memory_mib=2304):
-        self.memory_mib = memory_mib
+    def __init__(self, folder, packages, dom0, domain, limits, patience, service_vms=(), memory_mib=2304, counted=False):
+        self.memory_mib, self.counted = memory_mib, counted
         self.folder, self.packages, self.dom0, self.limits = folder, packages, dom0, limits
         self.patience = patience
         self.share = folder / "share"
@@ -38,7 +41,8 @@ class Machine:
 
     def command(self):
         # The processor is one on which Xen runs PVH domains, too; emulated newer ones crash a PV Dom0.
-        return [program("qemu-system-x86_64"), "-accel", "tcg,thread=multi", "-cpu", "qemu64,+svm,+npt",
+        clock = ["tcg,thread=single", "-icount", "shift=2,sleep=off"] if self.counted else ["tcg,thread=multi"]
+        return [program("qemu-system-x86_64"), "-accel", *clock, "-cpu", "qemu64,+svm,+npt",
                 "-m", str(self.memory_mib), "-smp", "2", "-nographic",
                 "-no-reboot", "-nic", "none", "-kernel", self.packages.xen,
                 "-append", "dom0_mem=640M,max:640M com1=115200,8n1 console=com1 gnttab_max_frames=256",

@@ -1,20 +1,25 @@
 # Linux's own backends in a driver domain, sourced by a scenario's function: what `xl devd` and its hotplug scripts do, no more.
 
 # Runs for ever: a disk's target is a block device of this domain, a vif goes to the bridge that its configuration names.
+# Ten quiet seconds after the last one it looks rarely: each look is programs that whoever measures would pay for.
 kernel_backends() {
     modprobe xen-blkback; modprobe xen-netback; modprobe bridge
-    while sleep 1; do
+    looks=0 news=
+    while sleep $((looks > 10 ? 60 : 1)); do
         for node in $(devices_of vbd); do
             plugged "$node" && continue
+            news=yes looks=0
             disk=$(stat -c %t:%T "$(xenstore-read "$node/params")") && xenstore-write "$node/physical-device" "$disk" &&
                 xenstore-write "$node/hotplug-status" connected
         done
         for node in $(devices_of vif); do
             plugged "$node" && continue
+            news=yes looks=0
             vif=vif$(echo "${node#backend/vif/}" | tr / .)
             [ -d "/sys/class/net/$vif" ] || continue
             ip link set "$vif" master "$(xenstore-read "$node/bridge")" up && xenstore-write "$node/hotplug-status" connected
         done
+        [ -z "$news" ] || looks=$((looks + 1))
     done
 }
 devices_of() {
