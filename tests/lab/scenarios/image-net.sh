@@ -1,6 +1,5 @@
 # A service VM from images/network.recipe: two guests with Debian's own xen-netfront talk through it; it ends in order on xl shutdown.
 limit=260
-draft="it was not seen to its end yet"
 
 net_image=network
 net_words="caisson.bridge=br0,10.0.0.1/24"
