@@ -7,7 +7,9 @@
 // last reference to *its* description is gone, and a request that io_uring has not finished holds one. So "we have the
 // lock" means "no write of the dead worker can still reach the file", and nothing may be read, written or answered
 // before: ready() says so. (That is also why the file is not registered with io_uring: a registered file is only let go
-// when the whole ring is taken down, long after the last request.)
+// when the whole ring is taken down, long after the last request. Nor is memory: data goes to and from the frontend's
+// pages in place, granted pages cannot be registered (gntdev: EOPNOTSUPP), and they come and go while a sealed worker's
+// ring takes no registration; private memory is for the few requests whose pages are not mapped.)
 // The same lock keeps two disks from writing one file.
 #pragma once
 

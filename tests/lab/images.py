@@ -14,7 +14,7 @@ FOLDERS = ["bin", "sbin", "usr/bin", "usr/sbin", "proc", "sys", "dev", "tmp", "r
 XEN_MODULES = ["xenfs", "xen-privcmd", "xen-evtchn", "xen-gntdev", "xen-gntalloc"]
 DOM0_MODULES = ["virtio_pci", "9pnet_virtio", "9p", "xen-netback", "xen-blkback", "bridge", "loop"]
 DOMAIN_MODULES = ["xen-netfront", "xen-blkfront", "xen-netback", "xen-blkback", "bridge", "tun", "brd", "loop", "ext4",
-                  "crc32c_generic", "fuse"]
+                  "crc32c_generic", "fuse", "nbd"]
 XENSTORE = [f"xenstore-{word}" for word in ("read", "write", "ls", "list", "exists", "rm", "chmod", "watch")]
 
 
