@@ -64,6 +64,7 @@ RingQueue<Wire>::RingQueue(Disk& disk, unsigned number, Transport transport, Bac
       extents_(max_indirect_segments),
       spans_(max_indirect_segments),
       copies_(max_indirect_segments) {
+    grants_.allow(mapped_a_millisecond);
     // A predecessor's: done again, oldest first, before anything new (writing the same twice is writing it once).
     for (const Tag tag : in_flight_.unanswered()) {
         waiting_.push(tag);
@@ -219,23 +220,42 @@ bool RingQueue<Wire>::start_kept(Tag tag, const Command& command, std::span<cons
 // The pages of segments are copied once; from there on only the copy is looked at (XSA-155).
 template <class Wire>
 std::expected<std::span<const Extent>, const char*> RingQueue<Wire>::fetch_segments(Command& command) {
-    std::size_t left = command.segments * sizeof(Segment);
-    auto* to = reinterpret_cast<std::byte*>(segments_.data());
-    for (unsigned i = 0; i < command.pages; ++i) {
-        const std::size_t now = std::min(left, page_size);
-        copies_[i] = {.direction = GrantCopy::Direction::from_peer,
-                      .source = {disk_.guest(), command.indirect[i], 0, static_cast<std::uint16_t>(now)},
-                      .local = to};
-        to += now;
-        left -= now;
-    }
-    const std::span parts = std::span(copies_).first(command.pages);
-    if (!disk_.context.hypervisor.copy(parts)) return std::unexpected("a page of segments cannot be copied");
-    for (const GrantCopy& one : parts)
-        if (one.status != GrantStatus::okay) return std::unexpected("a page of segments cannot be copied");
+    const auto to = std::as_writable_bytes(std::span(segments_).first(command.segments));
+    if (!read_mapped(std::span(command.indirect).first(command.pages), to) && !read_copied(command, to))
+        return std::unexpected("a page of segments cannot be copied");
     const auto parsed = parse_segments(command, std::span(segments_).first(command.segments), disk_.limits, extents_);
     if (!parsed) return std::unexpected(parsed.error().what);
     return std::span<const Extent>(extents_).first(command.segments);
+}
+
+// A frontend with persistent grants has one for the pages of segments, too: no call to the hypervisor.
+template <class Wire>
+bool RingQueue<Wire>::read_mapped(std::span<const GrantRef> pages, std::span<std::byte> to) {
+    if (grants_.capacity() == 0) return false;
+    refs_.assign(pages.begin(), pages.end());
+    segment_places_.clear();
+    if (!pin(segment_places_)) return false;
+    for (const std::uint32_t place : segment_places_) {
+        const std::size_t now = std::min(to.size(), page_size);
+        (void)grants_.memory(place).copy_out(0, to.first(now));
+        to = to.subspan(now);
+        grants_.unpin(place);
+    }
+    return true;
+}
+
+template <class Wire>
+bool RingQueue<Wire>::read_copied(const Command& command, std::span<std::byte> to) {
+    for (unsigned i = 0; i < command.pages; ++i) {
+        const std::size_t now = std::min(to.size(), page_size);
+        copies_[i] = {.direction = GrantCopy::Direction::from_peer,
+                      .source = {disk_.guest(), command.indirect[i], 0, static_cast<std::uint16_t>(now)},
+                      .local = to.data()};
+        to = to.subspan(now);
+    }
+    const std::span parts = std::span(copies_).first(command.pages);
+    return disk_.context.hypervisor.copy(parts) &&
+           std::ranges::all_of(parts, [](const GrantCopy& one) { return one.status == GrantStatus::okay; });
 }
 
 // All pages or none.
@@ -243,11 +263,18 @@ template <class Wire>
 bool RingQueue<Wire>::map(Job& one, std::span<const Extent> extents) {
     refs_.clear();
     for (const Extent& extent : extents) refs_.push_back(extent.ref);
-    if (const auto now = Clock::now(); now - mapping_since_ >= 1ms) {
-        mapping_since_ = now;
-        grants_.allow(mapped_a_millisecond);
-    }
-    return grants_.pin(refs_, one.places);
+    return pin(one.places);
+}
+
+// What refs_ names. The clock is asked only when something is missing: in a PV domain that can be a call to Xen.
+template <class Wire>
+bool RingQueue<Wire>::pin(std::vector<std::uint32_t>& places) {
+    if (grants_.pin(refs_, places)) return true;
+    const auto now = Clock::now();
+    if (now - mapping_since_ < 1ms) return false;
+    mapping_since_ = now;
+    grants_.allow(mapped_a_millisecond);
+    return grants_.pin(refs_, places);
 }
 
 // Private memory for what map() has refused. Without any, mapping at once is better than waiting for some.

@@ -39,7 +39,10 @@ class RingQueue final : public Queue {
     bool start_in_place(Tag tag, const Command& command, std::span<const Extent> extents);
     bool start_kept(Tag tag, const Command& command, std::span<const Extent> extents);
     std::expected<std::span<const Extent>, const char*> fetch_segments(Command& command);
+    bool read_mapped(std::span<const GrantRef> pages, std::span<std::byte> to);
+    bool read_copied(const Command& command, std::span<std::byte> to);
     bool map(Job& job, std::span<const Extent> extents);
+    bool pin(std::vector<std::uint32_t>& places);
     bool find_memory(Job& job);
     bool copy(Job& job, GrantCopy::Direction direction);
     void advance(Tag tag);
@@ -71,6 +74,7 @@ class RingQueue final : public Queue {
     std::vector<Segment> segments_;
     std::vector<Extent> extents_;
     std::vector<GrantRef> refs_;
+    std::vector<std::uint32_t> segment_places_;
     std::vector<SharedSpan> spans_;
     std::vector<GrantCopy> copies_;
 };

@@ -137,6 +137,23 @@ TEST_CASE("persistent grants are mapped once and used again, and the cap holds: 
     for (unsigned i = 0; i < 7; ++i) CHECK(backend.on_disk(i * page_size, page_size) == Alone::bytes(pages[i]));
 }
 
+TEST_CASE("a page of segments is a persistent grant as well: an indirect request of mapped pages needs no copy") {
+    Alone backend({.direct_view = false, .persistent = true, .max_persistent = 16});
+    const auto table = backend.page(), page = backend.page();
+    const std::vector<block::Segment> segments(12, whole_page(page.ref));
+    (void)table.memory.copy_in(0, std::as_bytes(std::span(segments)));
+    backend.hypervisor.copies_until_failure = 0;
+    for (unsigned round = 0; round < 3; ++round) {
+        backend.ring().add(block_indirect(op::write, round, 0, 12, table.ref));
+        backend.show_and_turn();
+        const auto answer = backend.ring().take();
+        REQUIRE(answer);
+        CHECK(answer->status == status::okay);
+        CHECK(backend.pages_mapped() == 2);
+    }
+    CHECK(backend.hypervisor.copies_until_failure == 0);
+}
+
 // ---- Private memory ------------------------------------------------------------------------------------------------
 
 TEST_CASE("private memory is given in runs that do not overlap, and all of it comes back") {
