@@ -22,6 +22,7 @@ constexpr auto slow_poll = 1s;            // a lost event costs this much
 constexpr unsigned first_backed_off = 2;  // the second spurious event in a row is the first that waits
 constexpr auto longest_back_off = 1000ms;
 constexpr unsigned most_reaped = 8;  // completions a round, before the devices are polled
+constexpr int polls_a_look = 64;     // at the clock while spinning: in a PV domain that can be a call to Xen
 
 Loop::Clock::duration back_off(unsigned spurious) {
     if (spurious < first_backed_off) return 0ms;
@@ -73,6 +74,7 @@ struct Loop::Impl {
     Fd stop_event;
     std::uint64_t stop_watch = 0;
     std::uint64_t sleeps = 0;
+    Clock::time_point looked{};  // at the clock, for the timers; the last time
     detail::KernelQueue kernel;  // the first to go: what it was asked for may write into what the rest holds
 
     void listen(std::uint64_t id, Watched& watch) {
@@ -94,7 +96,8 @@ struct Loop::Impl {
     std::uint64_t add_timer(Clock::duration delay, Clock::duration period, std::function<void()> due) {
         const std::uint64_t id = next_id++;
         timers[id] = std::make_shared<Timed>(period, std::move(due));
-        deadlines.emplace(Clock::now() + delay, id);
+        looked = Clock::now();
+        deadlines.emplace(looked + delay, id);
         return id;
     }
 
@@ -204,10 +207,11 @@ struct Loop::Impl {
         return any;
     }
 
-    bool round() {
+    // The clock is looked at as rarely as possible: in a PV domain that can be a call to Xen.
+    bool round(bool with_timers = true) {
         if (kernel.submission_due()) kernel.submit();
         const auto reaped = reap();
-        const auto timed = !deadlines.empty() && run_timers(Clock::now());
+        const auto timed = with_timers && !deadlines.empty() && run_timers(looked = Clock::now());
         return poll_devices() || reaped || timed;
     }
 
@@ -218,26 +222,26 @@ struct Loop::Impl {
         kernel.submit();
         const auto until = Clock::now() + options.spin;
         do {
-            for (int i = 0; i < 16; ++i) {
+            for (int i = 0; i < polls_a_look; ++i) {
                 const bool reaped = reap();
                 if (poll_devices() || reaped) return true;
 #if defined(__x86_64__)
                 __builtin_ia32_pause();
 #endif
             }
-        } while (Clock::now() < until);
+        } while ((looked = Clock::now()) < until);
         return false;
     }
 
-    void sleep(Clock::duration wait) {
-        if (kernel.has_put_aside()) return;
-        const auto now = Clock::now();
+    // Right after a round in which nothing happened. True when a timer may be due; else the next round will see.
+    bool sleep(Clock::duration wait) {
+        if (kernel.has_put_aside()) return true;
         if (!deadlines.empty())
-            wait = std::min(wait, std::max(deadlines.begin()->first - now, Clock::duration::zero()));
+            wait = std::min(wait, std::max(deadlines.begin()->first - looked, Clock::duration::zero()));
         if (!served.empty()) wait = std::min<Clock::duration>(wait, slow_poll);
         ++sleeps;
         const auto seconds = std::chrono::duration_cast<std::chrono::seconds>(wait);
-        kernel.submit_and_sleep(
+        return !kernel.submit_and_sleep(
             {.tv_sec = seconds.count(), .tv_nsec = std::chrono::nanoseconds(wait - seconds).count()});
     }
 };
@@ -312,11 +316,12 @@ bool Loop::turn(Clock::duration wait) {
     if (alive->options.spin.count() > 0 && !alive->served.empty() && wait > Clock::duration::zero() && alive->spin())
         return true;
     if (alive->arm_devices()) return true;
+    bool with_timers = true;
     if (wait > Clock::duration::zero())
-        alive->sleep(wait);
+        with_timers = alive->sleep(wait);
     else
         alive->kernel.submit();
-    return alive->round();
+    return alive->round(with_timers);
 }
 
 void Loop::run() {

@@ -41,6 +41,7 @@ class Transmit {
     Doorbell* bell_;
     TxAssembler assembler_;
     bool waiting_ = false;
+    std::uint32_t turns_ = 0;
     std::array<std::byte, header_bytes> head_;
     std::array<SharedSpan, max_slots> rest_;
 };

@@ -72,10 +72,12 @@ class KernelQueue {
         submitted();
         if (io_uring_sq_ready(&ring_) > 0) io_uring_submit(&ring_);
     }
-    void submit_and_sleep(__kernel_timespec limit) {
+    // False: nothing came.
+    bool submit_and_sleep(__kernel_timespec limit) {
         io_uring_cqe* cqe = nullptr;
         submitted();
         io_uring_submit_and_wait_timeout(&ring_, &cqe, 1, &limit, nullptr);
+        return cqe != nullptr;
     }
 
     // Calls `complete(data, result)` for what the kernel completed, `most` at a time, but for what entry(who, token)
