@@ -56,7 +56,7 @@ struct Attached {
 
 }  // namespace
 
-TEST_CASE("Workers of both sides are killed while the nbd driver has requests in flight: nothing lost, nothing twice") {
+TEST_CASE("Workers of both sides are killed under requests of the nbd driver, and nothing is lost or answered twice") {
     Attached attached;
     NbdDriver driver(std::move(attached.sockets.drivers));
     std::mt19937 random(17);
@@ -103,21 +103,22 @@ TEST_CASE("Workers of both sides are killed while the nbd driver has requests in
         }
     };
     const bool done = attached.world.until([&] {
-        if (answered < 3000) ask();
+        if (answered < 800) ask();
         driver.flush_out();
         take();
-        if (since >= 40 && answered < 3000) {
+        if (since >= 20 && answered < 800) {
             since = 0;
             if (++kills % 4 == 0)
                 attached.world.backend().kill();
             else
                 attached.world.frontend().kill();
         }
-        return answered >= 3000 && asked.empty();
+        return answered >= 800 && asked.empty();
     });
+    INFO(answered << " answered, " << asked.size() << " not, " << kills << " kills");
     REQUIRE(done);
     CHECK(faults == 0);
-    CHECK(kills >= 50);
+    CHECK(kills >= 20);
     std::vector<std::byte> seen(disk_bytes);
     const Fd file(::open(attached.disk.path().c_str(), O_RDONLY | O_CLOEXEC));
     REQUIRE(::pread(file.get(), seen.data(), seen.size(), 0) == static_cast<ssize_t>(seen.size()));

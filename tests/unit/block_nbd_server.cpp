@@ -239,7 +239,7 @@ TEST_CASE("An nbd driver that takes no replies has a full table and is not read 
 }
 
 TEST_CASE(
-    "A worker that dies between any two steps leaves an nbd conversation that goes on: nothing lost, nothing twice") {
+    "A worker that dies between any two steps leaves an nbd conversation that goes on, with nothing lost or twice") {
     Alone front(options());
     front.open();
     Honest backend(front);
