@@ -152,7 +152,8 @@ std::vector<std::string> Control::watched_own() const {
 Status Control::renew_connection(ControlContext& context) {
     const std::string lost = TRY(text_or_empty(context.own, key::nbd_lost));
     if (lost == std::exchange(lost_, lost)) return {};
-    const Status renewed = target_->renew();
+    const auto number = parse_decimal<std::uint64_t>(std::string_view(lost).substr(0, lost.find('.')));
+    const Status renewed = target_->renew(number.value_or(0));
     if (!renewed && !away_) context.log.say(renewed.error().message());
     away_ = !renewed;
     return renewed;

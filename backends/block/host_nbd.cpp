@@ -62,8 +62,9 @@ Result<std::unique_ptr<Host>> make_nbd_host(WorkerContext& context, const Config
                                             Completions& completions) {
     Fd socket = TRY(handover.fd());
     Fd line = TRY(handover.fd());
-    const auto ask = [publish = context.publish] {
-        publish(key::nbd_lost, std::to_string(Loop::Clock::now().time_since_epoch().count()));  // any new value
+    const auto ask = [publish = context.publish](const Fd& lost) {
+        publish(key::nbd_lost, std::to_string(connection_number(lost)) + "." +
+                                   std::to_string(Loop::Clock::now().time_since_epoch().count()));  // a new value
     };
     return std::make_unique<NbdHost>(
         context.loop, std::move(socket), config.geometry, completions, context.log,
@@ -310,7 +311,7 @@ void NbdHost::keep_all() {
 }
 
 void NbdHost::ask() {
-    reconnect_.ask();
+    reconnect_.ask(socket_);
     retry_ = loop_.after(pause_, [this] { ask(); });
     pause_ = std::min<Loop::Clock::duration>(pause_ * 2, longest_pause);
 }

@@ -43,7 +43,7 @@ Result<std::unique_ptr<Host>> make_nbd_host(WorkerContext& context, const Config
 // How another connection comes. Without a line there is none, and a broken one is the end at once.
 struct NbdReconnect {
     Fd line{};  // nbd_connections.h
-    std::function<void()> ask{};
+    std::function<void(const Fd& lost)> ask{};
     Loop::Clock::duration patience{};  // without an answer from the server
 };
 

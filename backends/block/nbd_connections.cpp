@@ -2,6 +2,7 @@
 
 #include <poll.h>
 #include <sys/socket.h>
+#include <sys/stat.h>
 
 #include <array>
 #include <chrono>
@@ -34,9 +35,13 @@ Result<Fd> NbdConnections::next() {
     return connected;
 }
 
-Status NbdConnections::renew() {
+// To end a connection that is still used would be worse than to lose it: see_off() reads from it.
+Status NbdConnections::renew(std::uint64_t lost) {
+    if (last_ && connection_number(last_) != lost) return {};
     const Fd fresh = TRY(connect());
-    return send_connection(ours_, fresh);
+    Status sent = send_connection(ours_, fresh);
+    if (!sent) last_.reset();
+    return sent;
 }
 
 // What the first one was promised has to hold for the successors, too.
@@ -65,6 +70,11 @@ void NbdConnections::see_off() {
         if (::recv(last_.get(), unread.data(), unread.size(), MSG_DONTWAIT) <= 0) break;
     }
     last_.reset();
+}
+
+std::uint64_t connection_number(const Fd& connection) {
+    struct stat found{};
+    return ::fstat(connection.get(), &found) == 0 ? found.st_ino : 0;
 }
 
 Status send_connection(const Fd& line, const Fd& connection) {

@@ -10,7 +10,8 @@
 namespace caisson::block::backend {
 
 namespace key {
-// Ours, in the backend's directory, written for the worker: any new value asks for a connection.
+// Ours, in the backend's directory, written for the worker: "NUMBER.ANYTHING" asks for a connection in the place of the
+// one of that number (connection_number).
 inline constexpr std::string_view nbd_lost = "caisson-nbd-lost";
 }  // namespace key
 
@@ -27,8 +28,9 @@ class NbdConnections {
     // connection that has ended already, about which it asks like any other.
     Result<Fd> next();
     const Fd& line() const { return workers_; }
-    // Over the line. Waits as NbdServer does.
-    Status renew();
+    // Over the line, in the place of the one of the number `lost`. Nothing when that is not the last one: a worker asks
+    // again while it waits, and what it is to get may be on its way. Waits as NbdServer does.
+    Status renew(std::uint64_t lost);
 
   private:
     NbdConnections(TargetName name, Fd ours, Fd workers)
@@ -42,6 +44,9 @@ class NbdConnections {
     Fd ours_, workers_;  // the line
     Fd last_;
 };
+
+// Which connection this is, in all processes that have it: no two that are open have one number.
+std::uint64_t connection_number(const Fd& connection);
 
 // The two ends of a line. The worker's: a connection, if one has come. ECONNRESET: there is nobody any more.
 Result<std::optional<Fd>> take_connection(const Fd& line);

@@ -241,7 +241,7 @@ Status Target::hand_over(Handover& handover) const {
     return {};
 }
 
-Status Target::renew() const { return connections ? connections->renew() : Status{}; }
+Status Target::renew(std::uint64_t lost) const { return connections ? connections->renew(lost) : Status{}; }
 
 Result<std::uint64_t> Target::look_again() const {
     if (name.kind == HostKind::memory || name.kind == HostKind::null) return geometry.sectors;

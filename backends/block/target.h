@@ -71,7 +71,7 @@ struct Target {
     // does not answer.
     Status hand_over(Handover& handover) const;
     // nbd: the worker has lost its connection; the next one goes over its line.
-    Status renew() const;
+    Status renew(std::uint64_t lost) const;
 
     // How many sectors there are now (resize): looks at the open file, asks the NBD server.
     Result<std::uint64_t> look_again() const;

@@ -230,7 +230,7 @@ TEST_CASE("What a lost NBD connection leaves unanswered goes out again over the 
     REQUIRE(::socketpair(AF_UNIX, SOCK_SEQPACKET | SOCK_CLOEXEC, 0, ends) == 0);
     const Fd ours(ends[0]);
     NbdHost host(*loop, std::move(connection.near), {.sectors = 2048}, answers, log,
-                 {.line = Fd(ends[1]), .ask = [&] { ++asked; }, .patience = 1h});
+                 {.line = Fd(ends[1]), .ask = [&](const Fd&) { ++asked; }, .patience = 1h});
     std::vector<std::byte> data(size, std::byte{7});
     for (std::uint32_t i = 1; i <= 8; ++i)
         host.submit(
