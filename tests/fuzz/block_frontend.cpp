@@ -74,14 +74,6 @@ void backend_acts(Played& played, Input& in, unsigned action) {
 void program_acts(Played& played, Input& in) {
     BlockFrontendAlone& front = played.front;
     const std::uint64_t unit = front.options.features.geometry.sector_size;
-    if (front.options.nbd) {
-        auto bytes =
-            nbd_request(NbdCommand(in.byte() % 6), in.byte() % 16, in.word() * unit, in.word(), in.byte() / 240);
-        if (in.byte() % 16 == 0) bytes[in.byte() % bytes.size()] = static_cast<std::byte>(in.byte());
-        bytes.resize(bytes.size() + in.word());
-        front.driver->send(bytes);
-        return;
-    }
     if (!front.options.fuse) {
         const auto operation = static_cast<Operation>(in.byte() % 5);
         const std::uint64_t offset = in.word() * unit, length = operation == Operation::flush ? 0 : in.byte() * unit;
@@ -97,13 +89,6 @@ void program_acts(Played& played, Input& in) {
         case 2: front.fuse(FUSE_FSYNC, fuse_fsync_in{}); break;
         case 3: front.fuse(FUSE_FALLOCATE, fuse_fallocate_in{.offset = offset, .length = size, .mode = 3}); break;
     }
-}
-
-// True: there was something.
-bool take_replies(BlockFrontendAlone& front) {
-    std::array<std::byte, 65536> bytes;
-    front.driver->flush_out();
-    return ::recv(front.driver->socket().get(), bytes.data(), bytes.size(), MSG_DONTWAIT) > 0;
 }
 
 void one_action(Played& played, Input& in) {
@@ -130,7 +115,6 @@ extern "C" int LLVMFuzzerTestOneInput(const std::uint8_t* data, std::size_t size
     const std::uint8_t kind = in.byte();
     BlockFrontendAlone::Options options{.queues = 1u + (kind & 1), .ring_pages = (kind & 2) != 0 ? 2u : 1u};
     options.fuse = (kind & 4) != 0;
-    options.nbd = (kind & 68) == 64;
     options.features = BlockFrontendAlone::disk(4096, (kind & 8) != 0 ? 11 : 64);
     if ((kind & 16) != 0) options.features.geometry.sector_size = 4096;
     if ((kind & 32) != 0) options.features.unit = options.features.geometry.sector_size;
@@ -143,7 +127,6 @@ extern "C" int LLVMFuzzerTestOneInput(const std::uint8_t* data, std::size_t size
         front.poll();
         while (front.options.fuse && front.fuse_answer()) {
         }
-        if (front.options.nbd && in.byte() % 2 == 0) take_replies(front);
     }
     // A life more, with a backend that is honest: everything ends.
     front.reconnect();
@@ -153,7 +136,6 @@ extern "C" int LLVMFuzzerTestOneInput(const std::uint8_t* data, std::size_t size
         for (unsigned queue = 0; queue < options.queues; ++queue)
             for (const auto& request : front.taken(queue)) front.answer(request, 0, queue), any = true;
         while (front.options.fuse && front.fuse_answer()) any = true;
-        if (front.options.nbd) any = take_replies(front) || any;
         if (!any && front.requests->in_state(block::frontend::Entry::taken).empty()) break;
     }
     if (front.broken() || front.requests->count() != 0) std::abort();
