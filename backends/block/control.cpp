@@ -11,7 +11,6 @@ namespace {
 // blkback keeps 1056 pages a ring; a queue's private memory holds 2 requests of the largest size.
 constexpr std::uint32_t persistent_pages_a_queue = 1056;
 constexpr std::uint32_t bounce_bytes_a_queue = 2 * max_request_bytes;
-constexpr std::uint32_t nbd_patience = 30;  // seconds
 
 Result<std::string> text_or_empty(const Directory& directory, std::string_view key) {
     return TRY(directory.text(key)).value_or("");
@@ -43,7 +42,7 @@ Status Control::offer(ControlContext& context) {
         config_.rate.bytes_per_second = parsed.per_second;
         config_.rate.bytes_burst = parsed.burst;
     }
-    config_.nbd_patience = TRY(own.number(key::nbd_patience, nbd_patience));
+    config_.nbd_patience = TRY(own.number(key::nbd_patience, Config{}.nbd_patience));
     config_.sectors_are_blocks = TRY(own.flag(wire::quirk_logical_blocks));
     TRY(publish_features(context));
     return own.write(wire::hotplug_status, "connected");

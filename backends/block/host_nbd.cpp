@@ -1,10 +1,8 @@
 #include "backends/block/host_nbd.h"
 
-#include <endian.h>
 #include <liburing.h>
 
 #include <algorithm>
-#include <cstring>
 
 #include "backends/block/nbd_connections.h"
 
@@ -14,42 +12,27 @@ using namespace std::chrono_literals;
 
 namespace {
 
-constexpr std::uint32_t request_magic = 0x25609513, reply_magic = 0x67446698;
-enum Command : std::uint16_t { command_read = 0, command_write = 1, command_flush = 3, command_trim = 4 };
 constexpr std::uint32_t token_send = 0, token_receive = 1;
 constexpr std::uint32_t largest_request = 1u << 30;  // of a trim; whatever carries data is far smaller
 constexpr std::size_t most_parts = 512;              // of one send; the kernel takes 1024
 static_assert(max_request_bytes <= largest_request);
 constexpr auto shortest_pause = 250ms, longest_pause = 8000ms;  // between two questions for a connection
 
-template <class T>
-T take(const std::byte*& from) {
-    T value;
-    std::memcpy(&value, from, sizeof value);
-    from += sizeof value;
-    return value;
-}
-template <class T>
-void put(std::byte*& to, T value) {
-    std::memcpy(to, &value, sizeof value);
-    to += sizeof value;
-}
-
-Command command_of(Operation operation) {
+std::uint16_t command_of(Operation operation) {
     switch (operation) {
-        case Operation::read: return command_read;
-        case Operation::write: return command_write;
-        case Operation::discard: return command_trim;
+        case Operation::read: return nbd::command::read;
+        case Operation::write: return nbd::command::write;
+        case Operation::discard: return nbd::command::trim;
         case Operation::flush:
         case Operation::barrier: break;
     }
-    return command_flush;
+    return nbd::command::flush;
 }
 
 // The protocol's numbers are Linux'; any that it does not name is an EIO.
-int error_of(std::uint32_t nbd) {
+int error_of(std::uint32_t told) {
     constexpr std::uint32_t known[] = {EPERM, EIO, ENOMEM, EINVAL, ENOSPC, EOVERFLOW, EOPNOTSUPP, ESHUTDOWN};
-    return nbd == 0 || std::ranges::find(known, nbd) != std::end(known) ? static_cast<int>(nbd) : EIO;
+    return told == 0 || std::ranges::find(known, told) != std::end(known) ? static_cast<int>(told) : EIO;
 }
 
 }  // namespace
@@ -121,14 +104,11 @@ void NbdHost::encode(Work& work, std::uint32_t token) {
     work.error = 0;
     ++work.serial;
     work.asked = static_cast<std::uint32_t>(std::min<std::uint64_t>(work.left, largest_request));
-    const bool flush = command_of(work.operation) == command_flush;
-    std::byte* to = work.request.data();
-    put(to, htobe32(request_magic));
-    put(to, std::uint16_t{0});
-    put(to, htobe16(command_of(work.operation)));
-    put(to, htobe64(std::uint64_t{work.serial} << 32 | token));
-    put(to, htobe64(flush ? 0 : work.offset));
-    put(to, htobe32(work.asked));
+    const std::uint16_t command = command_of(work.operation);
+    work.request = nbd::encode(nbd::Request{.command = command,
+                                            .cookie = std::uint64_t{work.serial} << 32 | token,
+                                            .offset = command == nbd::command::flush ? 0 : work.offset,
+                                            .length = work.asked});
     queue_.push_back(token);
 }
 
@@ -202,15 +182,14 @@ void NbdHost::received(int result) {
 // The server is not believed: what it answers must be asked, once.
 Status NbdHost::take_reply() {
     if (payload_of_) settle_payload();
-    const std::byte* from = reply_.data();
-    if (be32toh(take<std::uint32_t>(from)) != reply_magic) return peer_fault("does not speak simple replies");
-    const int error = error_of(be32toh(take<std::uint32_t>(from)));
-    const std::uint64_t cookie = be64toh(take<std::uint64_t>(from));
-    const auto token = static_cast<std::uint32_t>(cookie);
+    const auto reply = nbd::parse_reply(reply_);
+    if (!reply) return peer_fault("does not speak simple replies");
+    const int error = error_of(reply->error);
+    const auto token = static_cast<std::uint32_t>(reply->cookie);
     if (token >= works_.size()) return peer_fault("answers what was never asked");
     Work& work = *works_[token];
     const bool out = work.stage == Work::Stage::sending || work.stage == Work::Stage::sent;
-    if (!out || work.answered || work.serial != cookie >> 32) return peer_fault("answers what was never asked");
+    if (!out || work.answered || work.serial != reply->cookie >> 32) return peer_fault("answers what was never asked");
     note_answer();
     work.error = error;
     if (work.operation == Operation::read && error == 0) {

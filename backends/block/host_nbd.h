@@ -1,13 +1,8 @@
 // An NBD server (nbdkit, qemu-nbd): images of any format without a line of code here that reads one.
 //
-// The controller has connected and shaken hands (nbd_server.h). Spoken here is what is left, the transmission phase
-// with simple replies, all numbers big-endian:
-//
-//   request  magic u32 0x25609513, flags u16, command u16, cookie u64, offset u64, length u32 [, data of a write]
-//   reply    magic u32 0x67446698, error u32, cookie u64 [, data of a read without error]
-//
-// Source: doc/proto.md of the NBD project. Requests go out one after the other, replies come in any order; payload goes
-// between the socket and the frontend's pages by the kernel.
+// The controller has connected and shaken hands (nbd_server.h); spoken here is what is left (protocols/nbd.h). Requests
+// go out one after the other, replies come in any order; payload goes between the socket and the frontend's pages by
+// the kernel.
 //
 // A server that sends a reply to nothing, or ends, has broken the connection. Requests that it has not answered are
 // kept, as are those that come; the controller is asked for another connection, again and again with longer pauses, and
@@ -29,6 +24,7 @@
 
 #include "backends/block/config.h"
 #include "backends/block/host.h"
+#include "protocols/nbd.h"
 #include "ring/device.h"
 
 namespace caisson::block::backend {
@@ -60,9 +56,6 @@ class NbdHost final : public Host, private KernelAnswers {
     std::size_t pending() const override { return works_.size() - free_.size(); }
 
   private:
-    static constexpr std::size_t request_bytes = 28, reply_bytes = 16;
-    using RequestBytes = std::array<std::byte, request_bytes>;
-
     // An Io that is not done. It is over when the kernel has sent all of it *and* the server has answered: the answer
     // may be seen first.
     struct Work {
@@ -75,7 +68,7 @@ class NbdHost final : public Host, private KernelAnswers {
         std::uint32_t serial = 0;  // in the cookie: an answer to an earlier user of this place is found out
         std::uint64_t offset = 0, left = 0;
         std::uint32_t asked = 0;  // of `left`, by the request that is out
-        RequestBytes request{};
+        std::array<std::byte, nbd::request_bytes> request{};
         std::vector<iovec> parts;
     };
 
@@ -120,7 +113,7 @@ class NbdHost final : public Host, private KernelAnswers {
     std::vector<std::uint32_t> free_, batch_;
     std::deque<std::uint32_t> queue_;
     Transfer out_, in_;
-    std::array<std::byte, reply_bytes> reply_{};
+    std::array<std::byte, nbd::reply_bytes> reply_{};
     std::optional<std::uint32_t> payload_of_;  // what is being received is this read's data, then the next reply
     std::uint64_t next_age_ = 0;
 

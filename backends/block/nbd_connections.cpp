@@ -6,7 +6,8 @@
 
 #include <array>
 #include <chrono>
-#include <cstring>
+
+#include "ring/local/message.h"
 
 namespace caisson::block::backend {
 
@@ -78,42 +79,20 @@ std::uint64_t connection_number(const Fd& connection) {
 }
 
 Status send_connection(const Fd& line, const Fd& connection) {
-    char byte = 0;
-    iovec part{&byte, sizeof byte};
-    alignas(cmsghdr) std::array<std::byte, CMSG_SPACE(sizeof(int))> control{};
-    msghdr message{};
-    message.msg_iov = &part;
-    message.msg_iovlen = 1;
-    message.msg_control = control.data();
-    message.msg_controllen = control.size();
-    cmsghdr* rights = CMSG_FIRSTHDR(&message);
-    rights->cmsg_level = SOL_SOCKET;
-    rights->cmsg_type = SCM_RIGHTS;
-    rights->cmsg_len = CMSG_LEN(sizeof(int));
     const int fd = connection.get();
-    std::memcpy(CMSG_DATA(rights), &fd, sizeof fd);
-    if (::sendmsg(line.get(), &message, MSG_DONTWAIT | MSG_NOSIGNAL) < 0)
-        return host_fault(errno, "hand over a connection");
+    const std::byte nothing{};
+    if (const int error = local::send(line.get(), std::span(&nothing, 1), std::span(&fd, 1)); error != 0)
+        return host_fault(error, "hand over a connection");
     return {};
 }
 
 Result<std::optional<Fd>> take_connection(const Fd& line) {
-    std::byte byte{};
-    iovec part{&byte, sizeof byte};
-    alignas(cmsghdr) std::array<std::byte, CMSG_SPACE(sizeof(int))> control{};
-    msghdr message{};
-    message.msg_iov = &part;
-    message.msg_iovlen = 1;
-    message.msg_control = control.data();
-    message.msg_controllen = control.size();
-    const ssize_t got = ::recvmsg(line.get(), &message, MSG_DONTWAIT | MSG_CMSG_CLOEXEC);
-    if (got < 0 && (errno == EAGAIN || errno == EINTR)) return std::nullopt;
-    const cmsghdr* rights = got > 0 ? CMSG_FIRSTHDR(&message) : nullptr;
-    if (rights == nullptr || rights->cmsg_type != SCM_RIGHTS || rights->cmsg_len != CMSG_LEN(sizeof(int)))
+    local::Message message;
+    const auto received = local::receive(line.get(), message);
+    if (received == local::Received::nothing_yet) return std::nullopt;
+    if (received == local::Received::end || message.truncated || message.descriptors.size() != 1)
         return host_fault(ECONNRESET, "the line for connections");
-    int fd = -1;
-    std::memcpy(&fd, CMSG_DATA(rights), sizeof fd);
-    return Fd(fd);
+    return std::move(message.descriptors.front());
 }
 
 }  // namespace caisson::block::backend

@@ -15,6 +15,8 @@
 #include <algorithm>
 #include <cstring>
 
+#include "ring/kernel_setting.h"
+
 namespace caisson::net::backend {
 
 namespace {
@@ -62,12 +64,6 @@ Status set_queue_length(const std::string& interface, std::uint32_t packets) {
     } answer{};
     if (::recv(fd.get(), &answer, sizeof answer, 0) < 0) return host_fault(errno, "TAP queue length", interface);
     if (answer.error.error != 0) return host_fault(-answer.error.error, "TAP queue length", interface);
-    return {};
-}
-
-Status write_setting(const std::string& path, std::string_view value) {
-    const Fd fd(::open(path.c_str(), O_WRONLY | O_CLOEXEC));
-    if (!fd || ::write(fd.get(), value.data(), value.size()) < 0) return host_fault(errno, "write", path);
     return {};
 }
 

@@ -26,6 +26,7 @@
 
 #include "domains/domain/process.h"
 #include "domains/domain/root.h"
+#include "ring/kernel_setting.h"
 
 namespace caisson::domain {
 namespace {
@@ -91,13 +92,6 @@ Result<Note> receive_note(int socket) {
 
 // ---- PID 1, until it becomes domain-init ----
 
-Status write_file(const std::string& path, const std::string& text) {
-    const Fd file(::open(path.c_str(), O_WRONLY | O_CLOEXEC));
-    if (!file || ::write(file.get(), text.data(), text.size()) != static_cast<ssize_t>(text.size()))
-        return host_fault(errno, "write", path);
-    return {};
-}
-
 Result<Fd> listen_at(const char* path, int type) {
     Fd socket(::socket(AF_UNIX, type | SOCK_CLOEXEC | SOCK_NONBLOCK, 0));
     if (!socket) return host_fault(errno, "socket", path);
@@ -135,8 +129,8 @@ Status lock_mounts(bool own_range) {
         ours.reset();
         char go = 0;
         const std::string map = own_range ? "0 0 " + std::to_string(IdRange::ids) : "0 0 1";
-        const bool done = ::recv(theirs.get(), &go, 1, 0) == 1 && write_file("/proc/1/uid_map", map) &&
-                          write_file("/proc/1/gid_map", map);
+        const bool done = ::recv(theirs.get(), &go, 1, 0) == 1 && write_setting("/proc/1/uid_map", map) &&
+                          write_setting("/proc/1/gid_map", map);
         ::_exit(done ? 0 : 1);
     }
     theirs.reset();
@@ -214,12 +208,12 @@ Status map_ids(pid_t child, const std::optional<IdRange>& range) {
     const std::string base = "/proc/" + std::to_string(child);
     if (range) {
         const std::string map = "0 " + std::to_string(range->first()) + " " + std::to_string(IdRange::ids);
-        TRY(write_file(base + "/uid_map", map));
-        return write_file(base + "/gid_map", map);
+        TRY(write_setting(base + "/uid_map", map));
+        return write_setting(base + "/gid_map", map);
     }
-    TRY(write_file(base + "/setgroups", "deny"));
-    TRY(write_file(base + "/uid_map", "0 " + std::to_string(::geteuid()) + " 1"));
-    return write_file(base + "/gid_map", "0 " + std::to_string(::getegid()) + " 1");
+    TRY(write_setting(base + "/setgroups", "deny"));
+    TRY(write_setting(base + "/uid_map", "0 " + std::to_string(::geteuid()) + " 1"));
+    return write_setting(base + "/gid_map", "0 " + std::to_string(::getegid()) + " 1");
 }
 
 std::unexpected<Error> no_namespaces(int err) {
@@ -286,7 +280,7 @@ Result<Newborn> bear(const BirthOptions& options) {
     }
     theirs.reset();
     Newborn born(child.pid, std::move(child.pidfd), std::move(ours));
-    (void)write_file("/proc/" + std::to_string(child.pid) + "/oom_score_adj", killed_first);
+    (void)write_setting("/proc/" + std::to_string(child.pid) + "/oom_score_adj", killed_first);
     if (::geteuid() == 0) born.ids_ = TRY(IdRange::claim(static_cast<std::uint64_t>(::getpid())));
     if (auto mapped = map_ids(child.pid, born.ids_); !mapped) return no_namespaces(mapped.error().err);
     TRY(send_note(born.talk_.get(), "mapped", {}));

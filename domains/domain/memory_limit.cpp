@@ -6,19 +6,12 @@
 
 #include <cstdlib>
 
-#include "ring/fd.h"
+#include "ring/kernel_setting.h"
 
 namespace caisson::domain {
 namespace {
 
 constexpr const char* machines = "/sys/fs/cgroup";
-
-Status write_existing(const std::string& path, const std::string& text) {
-    const Fd file(::open(path.c_str(), O_WRONLY | O_CLOEXEC));
-    if (!file || ::write(file.get(), text.data(), text.size()) != static_cast<ssize_t>(text.size()))
-        return host_fault(errno, "write", path);
-    return {};
-}
 
 Status make_folder(const std::string& path) {
     if (::mkdir(path.c_str(), 0755) != 0 && errno != EEXIST) return host_fault(errno, "make", path);
@@ -35,11 +28,11 @@ Result<std::string> parent() {
         const std::string above = machines;
         if (::access((above + "/cgroup.subtree_control").c_str(), W_OK) != 0)
             return unsupported("", "/sys/fs/cgroup is no cgroup of version 2 that may be written");
-        TRY(write_existing(above + "/cgroup.subtree_control", "+memory"));
+        TRY(write_setting(above + "/cgroup.subtree_control", "+memory"));
         folder = above + "/caisson";
         TRY(make_folder(folder));
     }
-    TRY(write_existing(folder + "/cgroup.subtree_control", "+memory"));
+    TRY(write_setting(folder + "/cgroup.subtree_control", "+memory"));
     return folder;
 }
 
@@ -50,8 +43,8 @@ Result<MemoryLimit> MemoryLimit::set(pid_t init, std::uint64_t mib) {
     const std::string folder = TRY(parent()) + "/domain-" + std::to_string(init);
     TRY(make_folder(folder));
     MemoryLimit limit(folder);
-    TRY(write_existing(folder + "/memory.max", std::to_string((mib + overhead_mib) << 20)));
-    TRY(write_existing(folder + "/cgroup.procs", std::to_string(init)));
+    TRY(write_setting(folder + "/memory.max", std::to_string((mib + overhead_mib) << 20)));
+    TRY(write_setting(folder + "/cgroup.procs", std::to_string(init)));
     return limit;
 }
 

@@ -1,40 +1,18 @@
 #include "domains/domain/network.h"
 
-#include <fcntl.h>
-#include <linux/netlink.h>
-#include <linux/rtnetlink.h>
 #include <net/if.h>
-#include <sys/socket.h>
-#include <unistd.h>
 
 #include <algorithm>
-#include <array>
 #include <memory>
 
 #include "domains/domain/process.h"
+#include "ring/kernel_setting.h"
 
 namespace caisson::domain {
 namespace {
 
 constexpr const char* sandbox = "uplink";  // the name of the second network, as `ip netns` shows it
 constexpr const char* sandbox_link = "uplink0";
-
-// A socket that becomes readable when an interface appears, disappears or changes. What it says is not read: we look.
-Result<Fd> link_news() {
-    Fd socket(::socket(AF_NETLINK, SOCK_RAW | SOCK_CLOEXEC | SOCK_NONBLOCK, NETLINK_ROUTE));
-    sockaddr_nl address{};
-    address.nl_family = AF_NETLINK;
-    address.nl_groups = RTMGRP_LINK;
-    if (!socket || ::bind(socket.get(), reinterpret_cast<const sockaddr*>(&address), sizeof address) != 0)
-        return host_fault(errno, "watch network interfaces");
-    return socket;
-}
-
-Status set_kernel(const std::string& path, const char* value) {
-    const Fd file(::open(path.c_str(), O_WRONLY | O_CLOEXEC));
-    if (!file || ::write(file.get(), value, 1) != 1) return host_fault(errno, "write", path);
-    return {};
-}
 
 bool v6(const std::string& address) { return address.find(':') != std::string::npos; }
 
@@ -47,7 +25,7 @@ Status add_address(const std::string& device, const std::string& address) {
 Status configure(const InterfacePlan& interface) {
     // A link-local address that nobody asked for would only be dropped by a backend that knows our addresses (ip=).
     if (std::none_of(interface.addresses.begin(), interface.addresses.end(), v6))
-        (void)set_kernel("/proc/sys/net/ipv6/conf/" + interface.device + "/disable_ipv6", "1");
+        (void)write_setting("/proc/sys/net/ipv6/conf/" + interface.device + "/disable_ipv6", "1");
     TRY(run({"ip", "link", "set", "dev", interface.device, "up"}));
     for (const auto& address : interface.addresses) TRY(add_address(interface.device, address));
     if (interface.gateway.empty()) return {};
@@ -56,8 +34,8 @@ Status configure(const InterfacePlan& interface) {
 }
 
 Status forward() {
-    TRY(set_kernel("/proc/sys/net/ipv4/ip_forward", "1"));
-    (void)set_kernel("/proc/sys/net/ipv6/conf/all/forwarding", "1");  // a kernel without IPv6 has no such file
+    TRY(write_setting("/proc/sys/net/ipv4/ip_forward", "1"));
+    (void)write_setting("/proc/sys/net/ipv6/conf/all/forwarding", "1");  // a kernel without IPv6 has no such file
     return {};
 }
 
@@ -78,7 +56,7 @@ Status make_sandbox(const Plan& plan) {
 }  // namespace
 
 Result<Network> Network::set_up(const Plan& plan, Log& log) {
-    Network network(plan, log, TRY(link_news()));
+    Network network(plan, log, TRY(LinkNews::open()));
     if (plan.forward) network.check(forward());
     if (!plan.nftables.empty()) network.check(run({"nft", "-f", "-"}, plan.nftables));
     if (!plan.uplink_peer.empty()) network.check(make_sandbox(plan));
@@ -91,9 +69,7 @@ void Network::check(const Status& done) {
 }
 
 void Network::refresh() {
-    std::array<char, 8192> news;
-    for (ssize_t got = 1; got > 0 || (got < 0 && errno == ENOBUFS);)
-        got = ::recv(links_.get(), news.data(), news.size(), MSG_TRUNC);
+    news_.drain();
     for (const auto& interface : plan_->interfaces) {
         const unsigned index = ::if_nametoindex(interface.device.c_str());
         unsigned& known = configured_[interface.device];

@@ -7,9 +7,9 @@
 #include <map>
 #include <string>
 
+#include "domains/domain/link_news.h"
 #include "domains/domain/plan.h"
 #include "protocols/words.h"
-#include "ring/fd.h"
 #include "ring/log.h"
 
 namespace caisson::domain {
@@ -20,19 +20,19 @@ class Network {
     // without network is still one that can be looked at.
     static Result<Network> set_up(const Plan& plan, Log& log);
 
-    int fd() const { return links_.get(); }  // readable: interfaces changed, call refresh()
+    int fd() const { return news_.fd(); }  // readable: interfaces changed, call refresh()
     void refresh();
     bool complete() const;  // every interface of the plan is there and configured
     // Those that are not there (yet), as a sentence for the log; empty: complete.
     std::string missing() const;
 
   private:
-    Network(const Plan& plan, Log& log, Fd links) : plan_(&plan), log_(&log), links_(std::move(links)) {}
+    Network(const Plan& plan, Log& log, LinkNews news) : plan_(&plan), log_(&log), news_(std::move(news)) {}
     void check(const Status& done);
 
     const Plan* plan_;
     Log* log_;
-    Fd links_;
+    LinkNews news_;
     std::map<std::string, unsigned> configured_;  // interface to the index it had then
 };
 

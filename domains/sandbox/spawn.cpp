@@ -7,6 +7,7 @@
 #include <atomic>
 
 #include "domains/sandbox/sandbox.h"
+#include "ring/kernel_setting.h"
 
 namespace caisson {
 namespace {
@@ -18,11 +19,6 @@ constexpr std::uint64_t own_namespaces =
 // if both leave their namespaces. Far above the ids that distributions hand out.
 constexpr std::uint32_t first_worker_user = 1'879'048'192, worker_users = 1 << 16;
 
-bool write_file(const std::string& path, const std::string& text) {
-    const Fd file(::open(path.c_str(), O_WRONLY | O_CLOEXEC));
-    return file && ::write(file.get(), text.data(), text.size()) == static_cast<ssize_t>(text.size());
-}
-
 // User 0 inside is us: an identity without powers once capabilities are gone, and execve keeps capabilities only for
 // it. User 1 is the one that become_nobody() takes.
 bool map_users(pid_t pid) {
@@ -31,9 +27,9 @@ bool map_users(pid_t pid) {
     const std::uint32_t other = first_worker_user + next.fetch_add(1) % worker_users;
     const auto map = [&](const char* file, unsigned own) {
         const std::string us = "0 " + std::to_string(own) + " 1\n", nobody = "1 " + std::to_string(other) + " 1\n";
-        return write_file(process + file, us + nobody) || write_file(process + file, us);
+        return write_setting(process + file, us + nobody) || write_setting(process + file, us);
     };
-    write_file(process + "setgroups", "deny");
+    (void)write_setting(process + "setgroups", "deny");
     return map("uid_map", ::geteuid()) && map("gid_map", ::getegid());
 }
 

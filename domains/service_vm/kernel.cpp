@@ -8,7 +8,7 @@
 #include <sys/syscall.h>
 #include <unistd.h>
 
-#include "ring/fd.h"
+#include "ring/kernel_setting.h"
 
 namespace caisson::service_vm {
 namespace {
@@ -64,15 +64,8 @@ Status load_modules(const Recipe& recipe) {
 }
 
 void close_kernel() {
-    (void)set_kernel("/proc/sys/kernel/modules_disabled", "1");
-    (void)set_kernel("/proc/sys/kernel/kexec_load_disabled", "1");
-}
-
-Status set_kernel(const std::string& path, std::string_view value) {
-    const Fd file(::open(path.c_str(), O_WRONLY | O_CLOEXEC));
-    if (!file || ::write(file.get(), value.data(), value.size()) != static_cast<ssize_t>(value.size()))
-        return host_fault(errno, "write", path);
-    return {};
+    (void)write_setting("/proc/sys/kernel/modules_disabled", "1");
+    (void)write_setting("/proc/sys/kernel/kexec_load_disabled", "1");
 }
 
 Result<std::string> read_text(const std::string& path) {

@@ -2,8 +2,6 @@
 
 #include <arpa/inet.h>
 #include <linux/ipv6.h>
-#include <linux/netlink.h>
-#include <linux/rtnetlink.h>
 #include <linux/sockios.h>
 #include <net/if.h>
 #include <net/route.h>
@@ -11,23 +9,12 @@
 #include <sys/socket.h>
 
 #include <algorithm>
-#include <array>
 #include <cstring>
 
-#include "domains/service_vm/kernel.h"
+#include "ring/kernel_setting.h"
 
 namespace caisson::service_vm {
 namespace {
-
-Result<Fd> link_news() {
-    Fd socket(::socket(AF_NETLINK, SOCK_RAW | SOCK_CLOEXEC | SOCK_NONBLOCK, NETLINK_ROUTE));
-    sockaddr_nl address{};
-    address.nl_family = AF_NETLINK;
-    address.nl_groups = RTMGRP_LINK;
-    if (!socket || ::bind(socket.get(), reinterpret_cast<const sockaddr*>(&address), sizeof address) != 0)
-        return host_fault(errno, "watch network interfaces");
-    return socket;
-}
 
 Status ask(int family, unsigned long call, void* request, const char* what, const std::string& whom) {
     const Fd socket(::socket(family, SOCK_DGRAM | SOCK_CLOEXEC, 0));
@@ -111,7 +98,7 @@ Status join(const std::string& name, const std::string& bridge) {
 Status configure(const Interface& interface) {
     // Who asked for no IPv6 address shall not be reached by one that the kernel makes up.
     if (std::ranges::none_of(interface.addresses, &Address::v6))
-        (void)set_kernel("/proc/sys/net/ipv6/conf/" + interface.name + "/disable_ipv6", "1");
+        (void)write_setting("/proc/sys/net/ipv6/conf/" + interface.name + "/disable_ipv6", "1");
     TRY(up(interface.name));
     for (const auto& address : interface.addresses)
         TRY(address.v6() ? add_v6(interface.name, address) : add_v4(interface.name, address));
@@ -123,23 +110,21 @@ Status configure(const Interface& interface) {
 }  // namespace
 
 Result<Links> Links::set_up(const Recipe& recipe) {
-    Links links(recipe, TRY(link_news()));
+    Links links(recipe, TRY(domain::LinkNews::open()));
     TRY(up("lo"));
     for (const auto& one : recipe.interfaces) {
         std::string name = one.name;
         if (one.bridge) TRY(ask(AF_INET, SIOCBRADDBR, name.data(), "making of bridge", name));
     }
     if (recipe.forward) {
-        TRY(set_kernel("/proc/sys/net/ipv4/ip_forward", "1"));
-        (void)set_kernel("/proc/sys/net/ipv6/conf/all/forwarding", "1");  // a kernel without IPv6 has no such file
+        TRY(write_setting("/proc/sys/net/ipv4/ip_forward", "1"));
+        (void)write_setting("/proc/sys/net/ipv6/conf/all/forwarding", "1");  // a kernel without IPv6 has no such file
     }
     return links;
 }
 
 void Links::refresh(Log& log) {
-    std::array<char, 8192> news;  // what it says is not read: we look
-    for (ssize_t got = 1; got > 0 || (got < 0 && errno == ENOBUFS);)
-        got = ::recv(news_.get(), news.data(), news.size(), MSG_TRUNC);
+    news_.drain();
     for (const auto& interface : recipe_->interfaces) {
         const unsigned index = ::if_nametoindex(interface.name.c_str());
         unsigned& known = configured_[interface.name];

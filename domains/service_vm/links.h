@@ -7,8 +7,8 @@
 #include <map>
 #include <string>
 
+#include "domains/domain/link_news.h"
 #include "domains/service_vm/recipe.h"
-#include "ring/fd.h"
 #include "ring/log.h"
 
 namespace caisson::service_vm {
@@ -18,14 +18,14 @@ class Links {
     // `recipe` outlives us.
     static Result<Links> set_up(const Recipe& recipe);
 
-    int fd() const { return news_.get(); }  // readable: an interface has come, gone or changed; call refresh()
+    int fd() const { return news_.fd(); }  // readable: an interface has come, gone or changed; call refresh()
     // An interface that cannot be configured is told to the log, once for each time that it appears.
     void refresh(Log& log);
 
   private:
-    Links(const Recipe& recipe, Fd news) : recipe_(&recipe), news_(std::move(news)) {}
+    Links(const Recipe& recipe, domain::LinkNews news) : recipe_(&recipe), news_(std::move(news)) {}
     const Recipe* recipe_;
-    Fd news_;
+    domain::LinkNews news_;
     std::map<std::string, unsigned> configured_;  // interface to the index that it had then
 };
 

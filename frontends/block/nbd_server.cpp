@@ -1,31 +1,13 @@
 #include "frontends/block/nbd_server.h"
 
-#include <endian.h>
-
 #include <algorithm>
 
 namespace caisson::block::frontend {
 
 namespace {
 
-constexpr std::uint32_t request_magic = 0x25609513, reply_magic = 0x67446698;
-enum Command : std::uint16_t {
-    command_read = 0,
-    command_write = 1,
-    command_disconnect = 2,
-    command_flush = 3,
-    command_trim = 4
-};
-constexpr unsigned most_calls = 64;                                    // for one message, in one turn
-constexpr std::size_t room = Inbox::bytes - NbdServer::request_bytes;  // for data
-
-template <class T>
-T take(const std::byte*& from) {
-    T value;
-    std::memcpy(&value, from, sizeof value);
-    from += sizeof value;
-    return value;
-}
+constexpr unsigned most_calls = 64;                              // for one message, in one turn
+constexpr std::size_t room = Inbox::bytes - nbd::request_bytes;  // for data
 
 // The protocol has few of Linux' numbers.
 std::uint32_t told(int error) {
@@ -44,9 +26,7 @@ std::uint32_t told(int error) {
 bool carries_data(const Entry& entry) {
     return entry.operation == static_cast<std::uint8_t>(Operation::read) && entry.error == 0;
 }
-std::uint64_t bytes_of_reply(const Entry& entry) {
-    return NbdServer::reply_bytes + (carries_data(entry) ? entry.length : 0);
-}
+std::uint64_t bytes_of_reply(const Entry& entry) { return nbd::reply_bytes + (carries_data(entry) ? entry.length : 0); }
 
 }  // namespace
 
@@ -73,32 +53,23 @@ Status NbdServer::take_over() {
     return {};
 }
 
-NbdServer::Request NbdServer::request() const {
-    const std::byte* from = inbox_.message.data();
-    Request one;
-    one.magic = be32toh(take<std::uint32_t>(from));
-    one.flags = be16toh(take<std::uint16_t>(from));
-    one.command = be16toh(take<std::uint16_t>(from));
-    one.handle = be64toh(take<std::uint64_t>(from));
-    one.offset = be64toh(take<std::uint64_t>(from));
-    one.length = be32toh(take<std::uint32_t>(from));
-    return one;
+std::optional<nbd::Request> NbdServer::request() const {
+    return nbd::parse_request(std::span(inbox_.message).first<nbd::request_bytes>());
 }
 
 // ---- Requests ------------------------------------------------------------------------------------------------------
 
 std::uint64_t NbdServer::bytes_of_message() const {
-    if (inbox_.in.total() < request_bytes) return request_bytes;
-    const Request one = request();
-    return request_bytes + (one.command == command_write ? one.length : 0);
+    const auto one = inbox_.in.total() < nbd::request_bytes ? std::nullopt : request();
+    return nbd::request_bytes + (one && one->command == nbd::command::write ? one->length : 0);
 }
 
 AttachmentServer::Served NbdServer::serve(unsigned budget) {
     Served served;
     reply();
     while (!gone_ && served.messages < budget && fetch()) {
-        const Request one = request();
-        if (std::exchange(found_, false) && path_.requests().has_cookie(one.handle)) {
+        const nbd::Request one = *request();
+        if (std::exchange(found_, false) && path_.requests().has_cookie(one.cookie)) {
             inbox_.in.restart();  // it came so far
             continue;
         }
@@ -115,9 +86,10 @@ AttachmentServer::Served NbdServer::serve(unsigned budget) {
 bool NbdServer::fetch() {
     for (unsigned calls = 0; calls < most_calls; ++calls) {
         const std::uint64_t have = inbox_.in.total(), all = bytes_of_message();
-        if (have >= request_bytes && request().magic != request_magic) return end_conversation(), false;
+        if (have >= nbd::request_bytes && !request()) return end_conversation(), false;
         if (have == all) return true;
-        const std::size_t at = have < request_bytes ? have : request_bytes + (have - request_bytes) % room;
+        const std::size_t at =
+            have < nbd::request_bytes ? have : nbd::request_bytes + (have - nbd::request_bytes) % room;
         const std::size_t bytes = std::min<std::uint64_t>(all - have, inbox_.message.size() - at);
         const int got = inbox_.in.receive(fd_.get(), std::span(inbox_.message).subspan(at, bytes));
         if (got > 0 || got == -EINTR) continue;
@@ -127,17 +99,17 @@ bool NbdServer::fetch() {
     return false;  // others have their turn; the socket says that there is more
 }
 
-NbdServer::Done NbdServer::handle(const Request& one) {
-    Requests::Wanted wanted{.offset = one.offset, .length = one.length, .cookie = one.handle};
+NbdServer::Done NbdServer::handle(const nbd::Request& one) {
+    Requests::Wanted wanted{.offset = one.offset, .length = one.length, .cookie = one.cookie};
     switch (one.command) {
-        case command_read: wanted.operation = Operation::read; break;
-        case command_write: wanted.operation = Operation::write; break;
-        case command_trim: wanted.operation = Operation::discard; break;
-        case command_flush:
+        case nbd::command::read: wanted.operation = Operation::read; break;
+        case nbd::command::write: wanted.operation = Operation::write; break;
+        case nbd::command::trim: wanted.operation = Operation::discard; break;
+        case nbd::command::flush:
             wanted.operation = Operation::flush;
             wanted.offset = wanted.length = 0;
             break;
-        case command_disconnect: return end_conversation(), Done::yes;
+        case nbd::command::disconnect: return end_conversation(), Done::yes;
         default: return refuse(one, EINVAL);
     }
     if (one.flags != 0) return refuse(one, EINVAL);  // of FUA and its like we have said nothing
@@ -145,14 +117,14 @@ NbdServer::Done NbdServer::handle(const Request& one) {
         return refuse(one, error);
     const bool writes = wanted.operation == Operation::write;
     if (writes && wanted.length > room) return refuse(one, EINVAL);
-    const iovec data{inbox_.message.data() + request_bytes, wanted.length};
+    const iovec data{inbox_.message.data() + nbd::request_bytes, wanted.length};
     const auto tag = path_.submit(wanted, std::span(&data, writes ? 1 : 0));
     return tag ? Done::yes : Done::no_room;
 }
 
 // In the table like every other: there each gets its one reply.
-NbdServer::Done NbdServer::refuse(const Request& one, int error) {
-    return path_.refuse(one.handle, error) ? Done::yes : Done::no_room;
+NbdServer::Done NbdServer::refuse(const nbd::Request& one, int error) {
+    return path_.refuse(one.cookie, error) ? Done::yes : Done::no_room;
 }
 
 // Whoever was on the other end wants no answers any more.
@@ -198,17 +170,12 @@ bool NbdServer::send(Tag tag) {
         inbox_.replying = tag.raw + 1;
         std::atomic_signal_fence(std::memory_order_seq_cst);
     }
-    const std::uint32_t magic = htobe32(reply_magic), error = htobe32(told(entry.error));
-    const std::uint64_t handle = htobe64(entry.cookie);
-    std::array<std::byte, reply_bytes> header;
-    std::memcpy(header.data(), &magic, 4);
-    std::memcpy(header.data() + 4, &error, 4);
-    std::memcpy(header.data() + 8, &handle, 8);
+    auto header = nbd::encode(nbd::Reply{.error = told(entry.error), .cookie = entry.cookie});
     while (!said(tag)) {
         std::array<iovec, pages_a_request + 2> parts;
         std::size_t used = 0;
-        const std::uint64_t sent = inbox_.out.total(), skip = std::max(sent, reply_bytes) - reply_bytes;
-        if (sent < reply_bytes) parts[used++] = {header.data() + sent, reply_bytes - sent};
+        const std::uint64_t sent = inbox_.out.total(), skip = std::max(sent, nbd::reply_bytes) - nbd::reply_bytes;
+        if (sent < nbd::reply_bytes) parts[used++] = {header.data() + sent, nbd::reply_bytes - sent};
         if (carries_data(entry))
             used += path_.for_kernel(tag, skip, entry.length - skip, std::span(parts).subspan(used));
         fetch_pages(std::span(parts).first(used));

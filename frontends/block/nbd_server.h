@@ -1,9 +1,5 @@
-// NBD as a worker speaks it to the kernel's nbd driver: the transmission phase of the protocol, simple replies, over
-// one end of a stream socket. Source: doc/proto.md of the NBD project, and Linux' drivers/block/nbd.c for what it
-// sends.
-//
-//   request  magic u32 0x25609513, flags u16, command u16, handle u64, offset u64, length u32 [, data of a write]
-//   reply    magic u32 0x67446698, error u32, handle u64 [, data of a read without error]     all big-endian
+// NBD (protocols/nbd.h) as a worker speaks it to the kernel's nbd driver, over one end of a stream socket. Source:
+// Linux' drivers/block/nbd.c for what it sends.
 //
 // What it does not know or may not do is answered with an error; what is no request at all ends the conversation, for
 // there is no way to find the next one. Whoever is on the other end may hold its answers back for ever: then its
@@ -20,6 +16,7 @@
 #include <deque>
 
 #include "frontends/block/attachment_server.h"
+#include "protocols/nbd.h"
 
 namespace caisson::block::frontend {
 
@@ -33,25 +30,17 @@ class NbdServer final : public AttachmentServer {
     Served serve(unsigned budget) override;
     void ended(Tag tag, std::uint64_t cookie, int error) override;
 
-    static constexpr std::size_t request_bytes = 28, reply_bytes = 16;
-
   private:
-    struct Request {
-        std::uint32_t magic = 0;
-        std::uint16_t flags = 0, command = 0;
-        std::uint64_t handle = 0, offset = 0;
-        std::uint32_t length = 0;
-    };
     enum class Done : std::uint8_t { yes, no_room };
 
     NbdServer(Fd fd, Inbox& inbox, DataPath& path) : fd_(std::move(fd)), inbox_(inbox), path_(path) {}
     Status take_over();
-    Request request() const;
+    std::optional<nbd::Request> request() const;
     std::uint64_t bytes_of_message() const;
     bool complete() const { return inbox_.in.total() == bytes_of_message(); }
     bool fetch();
-    Done handle(const Request& request);
-    Done refuse(const Request& request, int error);
+    Done handle(const nbd::Request& request);
+    Done refuse(const nbd::Request& request, int error);
     void reply();
     bool send(Tag tag);
     bool said(Tag tag);
