@@ -30,7 +30,7 @@ std::string peer_directory(const DeviceAddress& address) {
 }
 
 Endpoint::Endpoint(DeviceAddress address, std::unique_ptr<DeviceControl> control, Hypervisor& hypervisor, Store& store,
-                   EndpointHost& host, Log& log)
+                   EndpointHost& host, Log& log, ConnectPace pace)
     : address_(std::move(address)),
       control_(std::move(control)),
       hypervisor_(hypervisor),
@@ -38,7 +38,8 @@ Endpoint::Endpoint(DeviceAddress address, std::unique_ptr<DeviceControl> control
       host_(host),
       log_(log),
       own_(own_directory(address_)),
-      peer_(peer_directory(address_)) {}
+      peer_(peer_directory(address_)),
+      pace_(pace) {}
 
 Endpoint::~Endpoint() {
     if (!connected_) return;
@@ -118,6 +119,7 @@ bool Endpoint::take(const Step& step) {
             show(step.show);
             break;
         case Do::connect:
+            if (must_wait()) return false;
             mine_ = step.next;
             connect();
             break;
@@ -135,6 +137,19 @@ bool Endpoint::offer() {
     const Status offered = control_->offer(lent);
     if (!offered) close(offered.error());
     return offered.has_value();
+}
+
+bool Endpoint::must_wait() {
+    const auto now = std::chrono::steady_clock::now();
+    const auto due = std::max(paid_until_, now);
+    const auto early = due + pace_.interval - now - pace_.interval * pace_.at_once;
+    if (early > std::chrono::milliseconds(0)) {
+        log_.peer("the peer connects again and again: it waits for its turn");
+        host_.timer(std::chrono::duration_cast<std::chrono::milliseconds>(early) + std::chrono::milliseconds(1));
+        return true;
+    }
+    paid_until_ = due + pace_.interval;
+    return false;
 }
 
 void Endpoint::connect() {
@@ -228,6 +243,8 @@ void Endpoint::expired() {
     } else if (offline_ && mine_ == XenbusState::closed) {
         // In a driver domain nobody else may be allowed to: libxl leaves the backend's directory to its owner.
         static_cast<void>(store_.remove(own_));
+    } else {
+        look();  // must_wait()
     }
 }
 

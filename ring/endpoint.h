@@ -28,6 +28,13 @@ std::string peer_directory(const DeviceAddress& address);
 // process (frontends/block/disk.h). No controller touches it. Of the toolstack, or of that program.
 inline constexpr const char* claimed_key = "claimed";
 
+// How often a device may connect: so many times at once, and once more after each interval. A peer that comes and goes
+// costs its controller, the store and the hypervisor more than itself; beyond this it waits.
+struct ConnectPace {
+    unsigned at_once = 10;
+    std::chrono::milliseconds interval{250};  // 0: as often as it likes
+};
+
 // What an endpoint asks of whoever runs it. Calls come from within the endpoint's own functions: answers are given
 // later, never from inside the call.
 class EndpointHost {
@@ -46,7 +53,7 @@ class Endpoint {
     static constexpr std::chrono::milliseconds remove_delay{1000};    // for a toolstack to see our last Closed
 
     Endpoint(DeviceAddress address, std::unique_ptr<DeviceControl> control, Hypervisor& hypervisor, Store& store,
-             EndpointHost& host, Log& log);
+             EndpointHost& host, Log& log, ConnectPace pace = {});
     // Whoever runs the endpoint has made sure that no worker serves the device any more.
     ~Endpoint();
     Endpoint(const Endpoint&) = delete;
@@ -85,6 +92,7 @@ class Endpoint {
     void begin_disconnect(const Step& then);
     void finish_disconnect();
     bool offer();
+    bool must_wait();
     void connect();
     void close(const Error& error);
     void leave();
@@ -102,6 +110,8 @@ class Endpoint {
     EndpointHost& host_;
     Log& log_;
     const std::string own_, peer_;
+    const ConnectPace pace_;
+    std::chrono::steady_clock::time_point paid_until_{};  // an interval for each connect, none before its time
 
     XenbusState mine_ = XenbusState::unknown, shown_ = XenbusState::unknown;
     bool connected_ = false;  // connect() succeeded and disconnect() has not been called

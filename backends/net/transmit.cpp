@@ -22,7 +22,7 @@ Result<Transmit> Transmit::make(Vif& vif, unsigned queue, SharedSpan page, Doorb
 }
 
 Result<bool> Transmit::poll() {
-    waiting_ = vif_->bucket.limited() && !vif_->bucket.ready(TokenBucket::Clock::now());
+    waiting_ = must_wait();
     if (waiting_ || TRY(ring_.available()) == 0) return false;
     const bool timed = turns_++ % measured_turns == 0;
     const auto start = timed ? TokenBucket::Clock::now() : TokenBucket::Clock::time_point{};
@@ -44,6 +44,13 @@ Result<bool> Transmit::poll() {
     return true;
 }
 
+bool Transmit::must_wait() {
+    if (!vif_->bucket.empty() && !vif_->refusals.empty()) return false;
+    const auto now = TokenBucket::Clock::now();
+    const bool rate = vif_->bucket.ready(now), refusals = vif_->refusals.ready(now);
+    return !rate || !refusals;
+}
+
 Result<bool> Transmit::arm() {
     if (waiting_) return false;
     return ring_.arm();
@@ -52,6 +59,7 @@ Result<bool> Transmit::arm() {
 void Transmit::complete(bool send) {
     const TxPacket& packet = assembler_.packet();
     const std::int16_t result = send ? serve(packet) : status::dropped;
+    if (result == status::error) vif_->refusals.take(1);
     if (result != status::okay) (result == status::error ? stats().errors : stats().dropped).add(1);
     for (unsigned slot = 0; slot < packet.slots; ++slot) ring_.push(packet.response(slot, result));
     journal_->settle();

@@ -19,13 +19,14 @@ class Transmit {
     Result<bool> poll();
     // Asks the frontend to notify. True when there is work already. Does not ask while the rate limit holds.
     Result<bool> arm();
-    // The rate limit has run dry until then.
+    // A limit of the vif has run dry.
     bool waiting_for_rate() const { return waiting_; }
 
   private:
     Transmit(Vif& vif, unsigned queue, BackRing<TxRing> ring, Doorbell& bell)
         : vif_(&vif), queue_(queue), ring_(std::move(ring)), journal_(&vif.journal.queues[queue].tx), bell_(&bell) {}
 
+    bool must_wait();
     void complete(bool send);
     std::int16_t serve(const TxPacket& packet);
     std::int16_t change_multicast(const Extras& extras);

@@ -20,6 +20,11 @@ struct Doorbell {
     }
 };
 
+// A guest whose packets are refused one after the other (another's address, malformed) is read no faster than this:
+// what it is refused takes the time of all whom this backend serves.
+inline constexpr Rate refusals_allowed{.bytes = 1000, .microseconds = 100'000};
+inline constexpr std::uint64_t refusals_at_once = 1000;
+
 struct Vif {
     Vif(WorkerContext&& c, const Config& settings, Journal& j)
         : context(std::move(c)),
@@ -28,6 +33,7 @@ struct Vif {
           source(settings),
           multicast(j, settings.multicast_control),
           bucket(settings.rate),
+          refusals(refusals_allowed, refusals_at_once),
           direct(context.hypervisor.capabilities().direct_view),
           private_packet(header_bytes + max_packet + 1) {}
 
@@ -39,7 +45,7 @@ struct Vif {
     Journal& journal;
     SourceFilter source;
     MulticastFilter multicast;
-    TokenBucket bucket;
+    TokenBucket bucket, refusals;
     bool direct;  // grants can be reached in place
     std::unique_ptr<Host> host;
     std::vector<std::byte> private_packet;  // for packets that cannot be moved in place; one call's use

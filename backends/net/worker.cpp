@@ -121,7 +121,8 @@ Result<bool> Worker::poll_control(Control& control) {
 Result<bool> Worker::arm_queue(Queue& queue) {
     bool work = TRY(queue.tx->arm());
     if (queue.tx->waiting_for_rate() && !rate_timer_)
-        rate_timer_ = vif_.context.loop.after(vif_.bucket.wait(), [this] { rate_timer_.reset(); });
+        rate_timer_ = vif_.context.loop.after(std::max(vif_.bucket.wait(), vif_.refusals.wait()),
+                                              [this] { rate_timer_.reset(); });
     work |= TRY(queue.rx->arm());
     const int fd = vif_.host->readable_fd(queue.number);
     if (fd < 0) return work;

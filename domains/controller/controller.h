@@ -20,6 +20,7 @@
 #include "domains/worker/workers.h"
 #include "protocols/xenbus.h"
 #include "ring/device.h"
+#include "ring/endpoint.h"
 
 namespace caisson {
 
@@ -30,6 +31,7 @@ struct ControllerOptions {
     std::string xenstored_socket;   // empty: $XENSTORED_PATH, else what libxenstore finds
     std::string stats_directory;    // empty: $CAISSON_STATS, else /run/caisson/stats
     WorkerOptions worker;
+    ConnectPace pace;
     // Called once the watches are set, then every second from the loop: whoever started us sees that we are well.
     std::function<void()> pulse{};
 };

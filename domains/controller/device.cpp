@@ -40,7 +40,8 @@ ControlledDevice::ControlledDevice(Controller& controller, DeviceAddress address
       number_(number),
       peer_path_(peer_directory(address)),
       log_(address.name()),
-      endpoint_(address, std::move(control), controller.hypervisor_, controller.store_, *this, log_) {
+      endpoint_(address, std::move(control), controller.hypervisor_, controller.store_, *this, log_,
+                controller.options_.pace) {
     if (const Status opened = open_statistics(); !opened) log_.say(opened.error().message());
 }
 

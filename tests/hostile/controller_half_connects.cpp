@@ -22,7 +22,7 @@ TEST_CASE("a guest with one good queue and one bad one, again and again, uses up
     BlockBackendWorld world;
     NoWorkers host;
     Endpoint endpoint(world.address, std::move(world.control), *world.back.hypervisor, world.back_store, host,
-                      world.log);
+                      world.log, {.interval = {}});
     const auto before = world.xen.info(world.back.id);
     for (int i = 0; i < 20; ++i) {
         world.forget();

@@ -48,7 +48,8 @@ class ControllerThread {
                    .catalogue = echo_catalogue(),
                    .hypervisor_socket = hypervisor,
                    .xenstored_socket = xenstored,
-                   .stats_directory = statistics},
+                   .stats_directory = statistics,
+                   .pace = {.interval = 0ms}},  // tests connect faster than a peer may
                   where, wrap);
           }) {
         started_.get_future().wait();

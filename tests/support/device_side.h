@@ -82,7 +82,8 @@ class DeviceSide : public EndpointHost {
           log_(address.name()),
           store_(need(Store::open(domain.xenstored))),
           peer_(address.peer()),
-          endpoint_(std::make_unique<Endpoint>(address, std::move(control), *domain.hypervisor, store_, *this, log_)) {
+          endpoint_(std::make_unique<Endpoint>(address, std::move(control), *domain.hypervisor, store_, *this, log_,
+                                               ConnectPace{.interval = {}})) {  // tests connect faster than a peer may
         need(store_.watch(peer_directory(address), "peer"));
         need(store_.watch(own_directory(address), "own"));
         new (stats_.bytes().data()) DeviceStats;

@@ -1,5 +1,6 @@
 // An endpoint over a real store, with a device that does nothing and workers that answer when they are told to.
 #include <catch2/catch.hpp>
+#include <thread>
 
 #include "ring/endpoint.h"
 #include "tests/support/local_xen.h"
@@ -46,14 +47,14 @@ struct Host final : EndpointHost {
 };
 
 struct Rig {
-    explicit Rig(Role role) : role_(role) {
+    explicit Rig(Role role, ConnectPace pace = {}) : role_(role) {
         address.role = role;
         // The peer's directory is in our own domain here: the endpoint cannot tell, and one store is enough.
         address.frontend = address.backend = domain.id;
         need(store.write(own("frontend-id"), std::to_string(domain.id.raw)));
         need(store.write(own("backend-id"), std::to_string(domain.id.raw)));
         if (role == Role::backend) need(store.write(own("online"), "1"));
-        endpoint.emplace(address, std::make_unique<Idle>(calls), *domain.hypervisor, store, host, log);
+        endpoint.emplace(address, std::make_unique<Idle>(calls), *domain.hypervisor, store, host, log, pace);
     }
     std::string own(const std::string& key) { return own_directory(address) + "/" + key; }
     std::string state() { return need(store.read(own("state"))).value_or(""); }
@@ -118,6 +119,45 @@ TEST_CASE("a backend is Connected only when its worker serves") {
     CHECK(rig.state() == "6");
     rig.peer("1");
     CHECK(rig.state() == "2");
+}
+
+namespace {
+void connect_and_close(Rig& rig) {
+    rig.peer("1");
+    rig.peer("4");
+    rig.endpoint->attached();
+    rig.peer("6");
+    rig.endpoint->detached();
+}
+}  // namespace
+
+TEST_CASE("a peer that connects again and again waits: so often at once, and not once more") {
+    Rig rig(Role::backend, {.at_once = 3, .interval = std::chrono::hours(1)});
+    for (int i = 0; i < 3; ++i) connect_and_close(rig);
+    CHECK(rig.host.attaches == 3);
+    rig.peer("1");
+    for (int i = 0; i < 5; ++i) {
+        rig.peer("4");
+        rig.endpoint->expired();  // too early
+    }
+    CHECK(rig.host.attaches == 3);
+    CHECK(rig.state() == "2");
+    REQUIRE(rig.host.delay);
+    CHECK(*rig.host.delay > std::chrono::minutes(50));
+}
+
+TEST_CASE("a peer that had to wait is connected in its turn") {
+    Rig rig(Role::backend, {.at_once = 1, .interval = std::chrono::milliseconds(100)});
+    connect_and_close(rig);
+    rig.peer("1");
+    rig.peer("4");
+    for (int i = 0; i < 100 && rig.host.attaches == 1; ++i) {
+        std::this_thread::sleep_for(rig.host.delay.value_or(std::chrono::milliseconds(0)));
+        rig.endpoint->expired();
+    }
+    CHECK(rig.host.attaches == 2);
+    rig.endpoint->attached();
+    CHECK(rig.state() == "4");
 }
 
 TEST_CASE("a frontend of a class that waits shows Initialised, then Connected") {
