@@ -22,13 +22,15 @@ Result<const char*> cover_with_tmpfs() {
 }  // namespace
 
 Status empty_root() {
-    if (::mount(nullptr, "/", nullptr, MS_REC | MS_PRIVATE, nullptr) != 0) return host_fault(errno, "private mounts");
+    // Not private: what cannot be taken down below goes when it goes outside, if mounts are shared there.
+    if (::mount(nullptr, "/", nullptr, MS_REC | MS_SLAVE, nullptr) != 0) return host_fault(errno, "mounts of our own");
     const char* place = TRY(cover_with_tmpfs());
     if (::chdir(place) != 0) return host_fault(errno, "chdir", place);
     if (::syscall(SYS_pivot_root, ".", ".") == 0) {
         if (::umount2(".", MNT_DETACH) != 0) return host_fault(errno, "umount of the old root");
     } else {
-        // An initramfs cannot be pivoted away from: move our root over it instead.
+        // An initramfs cannot be pivoted away from: move our root over it instead. What was mounted when we began stays
+        // under it, and in use for whoever unmounts it, unless mounts are shared.
         if (::mount(".", "/", nullptr, MS_MOVE, nullptr) != 0) return host_fault(errno, "move of the empty root");
         if (::chroot(".") != 0) return host_fault(errno, "chroot");
     }

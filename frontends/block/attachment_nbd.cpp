@@ -56,7 +56,7 @@ class NbdDevice final : public Attachment {
     const Fd& descriptor() const override { return sockets_.ours; }
 
     Status connected(const Geometry& disk) override {
-        if (index_) return driver_.resize(*index_, disk);
+        if (index_) return driver_.resize(*index_, disk, owner_of(path_));
         struct stat seen{};
         if (::lstat(path_.c_str(), &seen) == 0) return host_fault(EEXIST, "there is something else at", path_);
         index_ = TRY(driver_.connect(sockets_.drivers, disk, owner_of(path_)));

@@ -151,10 +151,11 @@ Result<std::uint32_t> NbdNetlink::connect(const Fd& socket, const Geometry& disk
     return *index;
 }
 
-Status NbdNetlink::resize(std::uint32_t index, const Geometry& disk) const {
+Status NbdNetlink::resize(std::uint32_t index, const Geometry& disk, const std::string& owner) const {
     Message message(family_, NBD_CMD_RECONFIGURE);
     message.put(NBD_ATTR_INDEX, index);
     message.put(NBD_ATTR_SIZE_BYTES, disk.bytes());
+    message.put(NBD_ATTR_BACKEND_IDENTIFIER, owner);
     return ask(socket_, message, "the size of an nbd device");
 }
 

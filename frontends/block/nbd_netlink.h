@@ -13,12 +13,13 @@ namespace caisson::block::frontend {
 
 class NbdNetlink {
   public:
-    // ENOENT: no such module here. EPERM: not for us.
+    // ENOENT: no such module here. EPERM: not for us. The kernel's log gets a line of it ("must specify a device").
     static Result<NbdNetlink> open();
 
-    // /dev/nbdN, with requests over `socket`; its number. `owner` stands in /sys/block/nbdN/backend.
+    // /dev/nbdN, with requests over `socket`; its number. `owner` stands in /sys/block/nbdN/backend, and is the
+    // only one who may resize it.
     Result<std::uint32_t> connect(const Fd& socket, const Geometry& disk, const std::string& owner) const;
-    Status resize(std::uint32_t index, const Geometry& disk) const;
+    Status resize(std::uint32_t index, const Geometry& disk, const std::string& owner) const;
     // What is in flight ends with an error, and so does everything after.
     Status disconnect(std::uint32_t index) const;
 

@@ -34,6 +34,7 @@ told() {
     done
 }
 
+mount --make-rshared /  # as systemd has it: what is unmounted here, no worker keeps in use
 say "up, domain $(xenstore-read domid)"
 . "/lab/scenarios/$scenario.sh"
 ("$role") || publish failed "its part ended with status $?"

@@ -1,8 +1,6 @@
 # Our block frontend as a disk of the guest's kernel (nbd): a file system on it, killed workers, another size.
 limit=260
 
-draft="not seen to pass yet"
-
 back_cfg="driver_domain=1"
 guest_cfg="disk=['format=raw,vdev=xvda,access=w,backendtype=phy,backend=back,target=/run/disk']"
 
@@ -34,7 +32,7 @@ guest() {
     publish link "$(readlink /dev/xvda)"
     publish sectors "$(sectors xvda)"
     publish mark "$(head -n 1 /dev/xvda)"
-    mke2fs -q -t ext4 /dev/xvda || fail "no file system"
+    /usr/bin/mke2fs -q -t ext4 /dev/xvda || fail "no file system"
     mkdir /tmp/disk
     mount -t ext4 /dev/xvda /tmp/disk || fail "not mounted"
     kills=0
@@ -50,12 +48,12 @@ guest() {
         cmp /tmp/$i /tmp/disk/$i || fail "file $i is another one"
     done
     publish kills "$kills"
-    umount /tmp/disk
+    umount /tmp/disk || fail "in use"
     publish state checked
     try 60 has_sectors xvda 49152 || fail "the disk did not grow"
-    publish errors "$(dmesg | grep -c 'nbd.*error\|I/O error\|nbd.*stuck')"
     kill $frontd
     try 30 sh -c '! [ -L /dev/xvda ]' || fail "frontd has ended, and the disk is there"
+    publish errors "$(dmesg | grep -c 'nbd.*error\|I/O error\|nbd.*stuck')"
     publish state done
 }
 
