@@ -1,8 +1,14 @@
 #include "domains/service_vm/health.h"
 
+#include <algorithm>
 #include <ctime>
+#include <filesystem>
+#include <map>
 
+#include "domains/domain/birth.h"
+#include "domains/domain/stats_page.h"
 #include "domains/service_vm/kernel.h"
+#include "ring/device.h"
 
 namespace caisson::service_vm {
 namespace {
@@ -13,6 +19,22 @@ std::uint64_t milliseconds_since_boot() {
     timespec now{};
     ::clock_gettime(CLOCK_BOOTTIME, &now);
     return static_cast<std::uint64_t>(now.tv_sec) * 1000 + static_cast<std::uint64_t>(now.tv_nsec) / 1'000'000;
+}
+
+std::string bytes_carried() {
+    std::map<std::string, std::uint64_t> carried;
+    std::error_code none;
+    for (const auto& entry : std::filesystem::directory_iterator(domain::stats_folder, none)) {
+        const Fd file(::open(entry.path().c_str(), O_RDONLY | O_CLOEXEC | O_NOFOLLOW | O_NONBLOCK));
+        DeviceStats page;
+        if (!domain::copy_page(file, page) || page.role != static_cast<std::uint32_t>(Role::backend)) continue;
+        const auto end = std::find(page.device_class.begin(), page.device_class.end(), '\0');
+        std::uint64_t& sum = carried[escaped({page.device_class.begin(), end})];
+        for (const auto& queue : page.queue) sum += queue.bytes_in.get() + queue.bytes_out.get();
+    }
+    std::string text;
+    for (const auto& [name, bytes] : carried) text += (text.empty() ? "" : " ") + name + "=" + std::to_string(bytes);
+    return text;
 }
 
 }  // namespace
@@ -35,6 +57,7 @@ void Health::ready() {
 void Health::beat() {
     tell("heartbeat", std::to_string(++beats_));
     tell("memory", std::to_string(memory_in_use()));
+    tell("bytes", bytes_carried());
 }
 
 void Health::tell(const std::string& key, const std::string& value) {

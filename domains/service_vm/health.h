@@ -1,10 +1,12 @@
 // What a service VM tells the control domain, in its own part of xenstore (data/service/, relative to its directory):
 //
 //   image      which one it is: the variant's name, as its recipe is called
-//   state      starting | ready | stopping
+//   state      starting | ready | stopping | failed
+//   why        of failed: what it lacks
 //   heartbeat  a number that grows while the controllers' loops turn: every two seconds, as long as all of them do
 //   restarts   how many times a controller had to be started again
 //   memory     KiB in use, renewed with the heartbeat
+//   bytes      what its backends carried, both ways: of each class "CLASS=N", renewed with the heartbeat
 //   uptime     milliseconds from the kernel's start to the first "ready"
 //
 // A domain whose heartbeat stands still is ill, whatever its state says. Threads: one.
@@ -25,6 +27,10 @@ class Health {
     void starting() { tell("state", "starting"); }
     void ready();
     void stopping() { tell("state", "stopping"); }
+    void failed(const std::string& why) {
+        tell("why", why);
+        tell("state", "failed");
+    }
     void beat();
     void restarted() { tell("restarts", std::to_string(++restarts_)); }
 

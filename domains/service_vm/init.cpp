@@ -109,12 +109,11 @@ Result<Recipe> read_recipe() {
     return parse_recipe(text + lines_of_command_line(TRY(read_text("/proc/cmdline"))), "recipe");
 }
 
-Status bring_up(Log& log) {
+Status bring_up(Log& log, std::optional<Health>& health) {
     TRY(mount_file_systems());
     const Recipe recipe = TRY(read_recipe());
     if (const Status loaded = load_modules(recipe); !loaded) log.say(loaded.error().message());
     close_kernel();
-    std::optional<Health> health;
     if (auto opened = Health::open(TRY(read_text("/variant"))))
         health.emplace(std::move(*opened));
     else
@@ -129,8 +128,10 @@ Status bring_up(Log& log) {
 
 void run_init() {
     Log log("init");
-    const Status never = bring_up(log);
+    std::optional<Health> health;
+    const Status never = bring_up(log, health);
     log.say(never.error().message());
+    if (health) health->failed(never.error().message());
     // The end of PID 1 would be a kernel's panic without a word of why.
     const Fd signals = block_signals();
     signalfd_siginfo info{};

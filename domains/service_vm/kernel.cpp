@@ -52,6 +52,7 @@ Status mount_file_systems() {
             return host_fault(errno, "mount of", one.folder);
     }
     ::mkdir("/run/caisson", 0755);
+    ::mkdir("/run/caisson/stats", 0755);
     return {};
 }
 

@@ -4,7 +4,6 @@
 #include <fcntl.h>
 #include <fmt/format.h>
 #include <linux/openat2.h>
-#include <sys/stat.h>
 #include <sys/syscall.h>
 #include <unistd.h>
 
@@ -13,8 +12,8 @@
 #include <nlohmann/json.hpp>
 
 #include "domains/domain/birth.h"
+#include "domains/domain/stats_page.h"
 #include "ring/log.h"
-#include "ring/stats.h"
 
 namespace caisson::toolstack {
 namespace {
@@ -33,14 +32,6 @@ Fd stats_of(pid_t init) {
     const Fd root(::open(fmt::format("/proc/{}/root", init).c_str(), O_PATH | O_DIRECTORY | O_CLOEXEC));
     if (!root) return {};
     return open_beneath(root.get(), domain::stats_folder, O_RDONLY | O_DIRECTORY);
-}
-
-bool copy_page(const Fd& file, DeviceStats& page) {
-    struct stat status{};
-    if (!file || ::fstat(file.get(), &status) != 0 || !S_ISREG(status.st_mode)) return false;
-    if (::pread(file.get(), static_cast<void*>(&page), sizeof page, 0) != static_cast<ssize_t>(sizeof page))
-        return false;
-    return page.magic == stats_magic && page.size == sizeof page && page.queues <= stats_max_queues;
 }
 
 DeviceTraffic summary(const DeviceStats& page) {
@@ -122,7 +113,7 @@ std::vector<DeviceTraffic> read_stats(const Fd& folder) {
         // Non-blocking: a pipe in its place must not hold us up.
         const Fd file = open_beneath(folder.get(), entry->d_name, O_RDONLY | O_NONBLOCK | O_NOCTTY);
         DeviceStats page;
-        if (copy_page(file, page)) found.push_back(summary(page));
+        if (domain::copy_page(file, page)) found.push_back(summary(page));
     }
     std::sort(found.begin(), found.end(), [](const auto& a, const auto& b) {
         return std::tie(a.is_backend, a.device_class, a.frontend, a.device) <

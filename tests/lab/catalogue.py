@@ -28,6 +28,11 @@ def measures(name):
     return re.search(r"^measures=yes", (SCENARIOS / f"{name}.sh").read_text(), re.MULTILINE)
 
 
+def has_devices(name):
+    """It runs on the machine that has an IOMMU, a NIC and an NVMe controller."""
+    return re.search(r"^devices=yes", (SCENARIOS / f"{name}.sh").read_text(), re.MULTILINE) is not None
+
+
 def busy():
     """A hang is an error, slowness is none: who shares the processors with others gets so many times the time."""
     return 1 + min(int(os.getloadavg()[0] / (os.cpu_count() or 1)), 9)

@@ -12,7 +12,7 @@ LAB = Path(__file__).resolve().parent
 FOLDERS = ["bin", "sbin", "usr/bin", "usr/sbin", "proc", "sys", "dev", "tmp", "run", "root", "share", "etc/xen/auto",
            "var/lib/xen/dump", "var/log/xen"]
 XEN_MODULES = ["xenfs", "xen-privcmd", "xen-evtchn", "xen-gntdev", "xen-gntalloc"]
-DOM0_MODULES = ["virtio_pci", "9pnet_virtio", "9p", "xen-netback", "xen-blkback", "bridge", "loop"]
+DOM0_MODULES = ["virtio_pci", "9pnet_virtio", "9p", "xen-netback", "xen-blkback", "xen-pciback", "bridge", "loop"]
 DOMAIN_MODULES = ["xen-netfront", "xen-blkfront", "xen-netback", "xen-blkback", "bridge", "tun", "brd", "loop", "ext4",
                   "crc32c_generic", "fuse", "nbd"]
 XENSTORE = [f"xenstore-{word}" for word in ("read", "write", "ls", "list", "exists", "rm", "chmod", "watch")]
@@ -111,6 +111,14 @@ def domain(packages, work, programs, optional=("iperf3", "ethtool", "mke2fs", "f
     image.modules(XEN_MODULES + DOMAIN_MODULES)
     image.pack(work / "domain.img", "domain.sh")
     return work / "domain.img"
+
+
+def disk(work, domain_image):
+    """A disk from which a domain runs what domain() has packed: inside/domain.sh, root=."""
+    tree = domain_image.with_suffix("")
+    (tree / "on-disk").touch()
+    run(program("mke2fs"), "-q", "-t", "ext4", "-d", tree, work / "disk", "128M")
+    return work / "disk"
 
 
 def service_vms(packages, work, vm_program):

@@ -1,5 +1,6 @@
 """One boot of the lab: QEMU, Xen, Dom0, and the scenarios that Dom0 runs one after the other."""
 
+import os
 import shutil
 import subprocess
 import time
@@ -24,11 +25,16 @@ class Machine:
     `counted`: its clock counts instructions (4 ns each) and skips what is idle, on one processor of the host at a time. What
     runs in it sees the same times however busy the host is.
 
+    `devices`: it has an IOMMU, an NVMe controller on which lies the file system of `root_disk`, and a NIC. Behind the NIC is
+    a network of the emulator's own, 10.0.2.0/24, which leads nowhere else: 10.0.2.2 answers pings, port 7000 of 10.0.2.100
+    says what is in share/blob, that of 10.0.2.101 answers with the MD5 sum of what it is told.
+
     Its folder has share/ (Dom0's /share) and serial.log.
     """
 
-    def __init__(self, folder, packages, dom0, domain, limits, patience, service_vms=(), memory_mib=2304, counted=False):
-        self.memory_mib, self.counted = memory_mib, counted
+    def __init__(self, folder, packages, dom0, domain, limits, patience, service_vms=(), memory_mib=2304, counted=False,
+                 root_disk=None):
+        self.memory_mib, self.counted, self.root_disk = memory_mib, counted, root_disk
         self.folder, self.packages, self.dom0, self.limits = folder, packages, dom0, limits
         self.patience = patience
         self.share = folder / "share"
@@ -38,17 +44,29 @@ class Machine:
             shutil.copy(file, self.share)
         (self.share / "patience").write_text(f"{patience}\n")
         (self.share / "scenarios").write_text("".join(f"{name}\n" for name in limits))
+        if root_disk:
+            shutil.copy(root_disk, self.folder / "nvme")
+            (self.share / "blob").write_bytes(os.urandom(4 << 20))
 
     def command(self):
         # The processor is one on which Xen runs PVH domains, too; emulated newer ones crash a PV Dom0.
         clock = ["tcg,thread=single", "-icount", "shift=2,sleep=off"] if self.counted else ["tcg,thread=multi"]
         return [program("qemu-system-x86_64"), "-accel", *clock, "-cpu", "qemu64,+svm,+npt",
                 "-m", str(self.memory_mib), "-smp", "2", "-nographic",
-                "-no-reboot", "-nic", "none", "-kernel", self.packages.xen,
-                "-append", "dom0_mem=640M,max:640M com1=115200,8n1 console=com1 gnttab_max_frames=256",
+                "-no-reboot", *self._devices(), "-kernel", self.packages.xen,
+                "-append", "dom0_mem=640M,max:640M com1=115200,8n1 console=com1 conring_size=512k gnttab_max_frames=256",
                 "-initrd", f"{self.packages.vmlinux} console=hvc0 quiet,{self.dom0}",
                 "-fsdev", f"local,id=share,path={self.share},security_model=none",
                 "-device", "virtio-9p-pci,fsdev=share,mount_tag=share"]
+
+    def _devices(self):
+        if not self.root_disk:
+            return ["-nic", "none"]
+        say, sum_of = (f"guestfwd=tcp:10.0.2.{host}:7000-cmd:{command}"
+                       for host, command in ((100, f"{program('cat')} {self.share / 'blob'}"), (101, program("md5sum"))))
+        return ["-machine", "q35", "-device", "intel-iommu,intremap=on",
+                "-drive", f"file={self.folder / 'nvme'},format=raw,if=none,id=nvme", "-device", "nvme,drive=nvme,serial=lab",
+                "-netdev", f"user,id=nic,restrict=on,{say},{sum_of}", "-device", "e1000e,netdev=nic"]
 
     def interactive(self):
         (self.share / "interactive").touch()

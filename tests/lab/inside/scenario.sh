@@ -39,7 +39,8 @@ tell() { xenstore-write "/local/domain/$(id_of "$1")/data/$2" "$3"; xenstore-chm
 start_image() {
     read -r from _ </proc/uptime
     memory=${memory:-96} start "$1"
-    try 90 is "$1" service/state ready || fail "$1 is not ready: $(value "$1" service/state)"
+    try 90 settled "$1"
+    is "$1" service/state ready || fail "$1 is not ready: $(value "$1" service/state) $(value "$1" service/why)"
     read -r to _ </proc/uptime
     begun=$(value "$1" service/heartbeat)
     eval "file=\$${1}_image"
@@ -55,6 +56,7 @@ end_image() {
     same "how $1 ended" "$(grep -o 'has shut down, reason code [0-9]*' "/var/log/xen/xl-$1.log")" "has shut down, reason code 0"
 }
 is() { [ "$(value "$1" "$2")" = "$3" ]; }
+settled() { is "$1" service/state ready || is "$1" service/state failed; }
 lives_on() { [ "$(value "$1" service/heartbeat)" -gt "$begun" ]; }
 gone() { ! xenstore-exists "/local/domain/$(id_of "$1")"; }
 # measure NAME: the host asked for so many rounds of so many seconds (/share/measure).
