@@ -38,6 +38,7 @@ class Image:
         self.text("etc/passwd", "root:x:0:0:root:/root:/bin/sh\n")
         self.text("etc/group", "root:x:0:\n")
         shutil.copytree(LAB / "inside", root / "lab")
+        shutil.copytree(LAB.parents[1] / "images/layouts", root / "lab/layouts")
         for folder in ("scenarios", "truth"):
             shutil.copytree(LAB / folder, root / "lab" / folder)
 

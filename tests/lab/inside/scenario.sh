@@ -13,9 +13,14 @@ same() { [ "$2" = "$3" ] || fail "$1: '$2', not '$3'"; say "$1: $2"; }
 note() { say "$*"; echo "$*" >"$out/note"; }
 # start NAME: a domain with what NAME_cfg says, in which the function NAME runs; NAME_words are for its kernel's command line.
 # `paused=-p start NAME`: made, but it never runs. NAME_image: a service VM's image, in which nothing of the scenario runs.
+# NAME_layout: a file of images/layouts/, of which what the lab says here takes the place.
 start() {
-    eval "words=\$${1}_words image=\$${1}_image"
-    { printf '%s\n' "name='$1'" "kernel='/run/vmlinux'" "ramdisk='/run/${image:-domain}.img'" "memory=${memory:-224}" \
+    eval "words=\$${1}_words image=\$${1}_image layout=\$${1}_layout"
+    name=$1
+    [ -z "$layout" ] || name=$(sed -n 's/^name = "\(.*\)"/\1/p' "/lab/layouts/$layout.cfg")
+    eval "name_$1=$name"
+    { [ -z "$layout" ] || grep -v '^bootloader' "/lab/layouts/$layout.cfg"
+      printf '%s\n' "name='$name'" "kernel='/run/vmlinux'" "ramdisk='/run/${image:-domain}.img'" "memory=${memory:-224}" \
         "extra='console=hvc0 quiet role=$1 scenario=$scenario patience=$patience $words'"
       eval "printf '%s\n' \"\$${1}_cfg\""; } >"/run/$1.cfg"
     say "start $1"
@@ -25,11 +30,12 @@ start() {
         attempts=$((attempts - 1))
         [ $attempts -gt 0 ] || fail "xl create $1"
     done
-    eval "id_$1=$(xl domid "$1")"
+    eval "id_$1=$(xl domid "$name")"
     ids="$ids $(id_of "$1")"
 }
 ids=
 id_of() { eval "echo \$id_$1"; }  # xl is slow under emulation: it is asked once
+name_of() { eval "echo \$name_$1"; }  # to xl
 # value NAME KEY: what the domain published.
 value() { xenstore-read "/local/domain/$(id_of "$1")/data/$2" 2>/dev/null; }
 # tell NAME KEY VALUE: what the domain's told() waits for.
@@ -45,15 +51,15 @@ start_image() {
     begun=$(value "$1" service/heartbeat)
     eval "file=\$${1}_image"
     note "$file: $(($(stat -c %s "/run/$file.img") / 1024)) KiB, ready $(awk "BEGIN { printf \"%.1f\", $to - $from }") s after xl create" \
-        "(its kernel's $(value "$1" service/uptime) ms), $(value "$1" service/memory) KiB of $(xl list "$1" | awk 'END { print $3 }') MiB in use"
+        "(its kernel's $(value "$1" service/uptime) ms), $(value "$1" service/memory) KiB of $(xl list "$(name_of "$1")" | awk 'END { print $3 }') MiB in use"
 }
 end_image() {
     try 20 lives_on "$1" || fail "the heart of $1 stands still"
     same "restarts of $1's controllers" "$(value "$1" service/restarts)" 0
     say "memory of $1 at its end: $(value "$1" service/memory) KiB"
-    xl shutdown "$1"
+    xl shutdown "$(name_of "$1")"
     try 60 gone "$1" || fail "$1 does not end"
-    same "how $1 ended" "$(grep -o 'has shut down, reason code [0-9]*' "/var/log/xen/xl-$1.log")" "has shut down, reason code 0"
+    same "how $1 ended" "$(grep -o 'has shut down, reason code [0-9]*' "/var/log/xen/xl-$(name_of "$1").log")" "has shut down, reason code 0"
 }
 is() { [ "$(value "$1" "$2")" = "$3" ]; }
 settled() { is "$1" service/state ready || is "$1" service/state failed; }

@@ -2,19 +2,12 @@
 limit=420
 devices=yes
 
-net_image=network
-net_cfg="driver_domain=1
-pci=['NIC']"
-storage_image=storage
-storage_cfg="driver_domain=1
-pci=['NVME']"
-firewall_image=firewall
+net_layout=qubes-like/sys-net net_image=network
+storage_layout=qubes-like/sys-storage storage_image=storage
+firewall_layout=qubes-like/sys-firewall firewall_image=firewall
 firewall_words="caisson.interface=eth0,10.0.2.20/24,via,10.0.2.2"
-firewall_cfg="driver_domain=1
-vif=['mac=00:16:3e:00:00:01,bridge=br0,backend=net']"
+guest_layout=qubes-like/work
 guest_words="root=/dev/xvda"
-guest_cfg="vif=['mac=00:16:3e:00:00:02,script=vif-route,ip=10.1.0.2,backend=firewall']
-disk=['format=raw,vdev=xvda,access=w,backendtype=phy,backend=storage,target=/dev/nvme0n1']"
 
 guest() {
     publish root "$(sed -n 's|^\([^ ]*\) / ext4 .*|\1|p' /proc/mounts)"
@@ -50,7 +43,7 @@ carried() { value "$1" service/bytes | tr ' ' '\n' | sed -n "s/^$2=//p"; }
 dom0() {
     nic=$(pci 0x020000) nvme=$(pci 0x010802)
     [ -n "$nic" ] && [ -n "$nvme" ] || fail "this machine has no such devices: NIC '$nic', NVMe '$nvme'"
-    net_cfg=$(echo "$net_cfg" | sed "s/NIC/$nic/") storage_cfg=$(echo "$storage_cfg" | sed "s/NVME/$nvme/")
+    net_cfg="pci=['$nic']" storage_cfg="pci=['$nvme']"
     modprobe xen-pciback
     for one in "$nic" "$nvme"; do xl pci-assignable-add "$one" || fail "$one is not assignable"; done
     start_image storage
