@@ -29,7 +29,7 @@ StoreTime now() { return std::chrono::duration_cast<StoreTime>(std::chrono::stea
 
 }  // namespace
 
-Broker::Broker(Options options, OwnDescriptors descriptors)
+Broker::Broker(const Options& options, OwnDescriptors descriptors)
     : uid_(::geteuid()),
       limits_(options.limits),
       hypercalls_(std::move(descriptors), limits_),
@@ -41,10 +41,7 @@ Broker::~Broker() = default;
 
 Result<std::unique_ptr<Broker>> Broker::make(Options options) {
     std::signal(SIGPIPE, SIG_IGN);  // a write to a pipe whose reader died is an error value, not a signal
-    Fd dom0(options.hypervisor.release()), dom0_store(options.xenstored.release());
-    auto broker = std::unique_ptr<Broker>(new Broker(std::move(options), TRY(OwnDescriptors::open())));
-    options.hypervisor = std::move(dom0);
-    options.xenstored = std::move(dom0_store);
+    auto broker = std::unique_ptr<Broker>(new Broker(options, TRY(OwnDescriptors::open())));
     TRY(broker->prepare(options));
     return broker;
 }

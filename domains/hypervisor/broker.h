@@ -46,7 +46,7 @@ class Broker {
         Fd fd;  // empty: owned elsewhere (store)
     };
 
-    Broker(Options options, OwnDescriptors descriptors);
+    Broker(const Options& options, OwnDescriptors descriptors);
     Status prepare(Options& options);
     Status add(Kind kind, Fd fd, DomainKey domain, ConnectionId connection = {});
     void forget(int fd);

@@ -99,7 +99,7 @@ Status Events::close(DomainKey self, Port port) {
 
 // The peer keeps its ends, and the broker with it: they are what a new bind is made from.
 void Events::close(Ports& ports, Ports::iterator record) {
-    const State state = record->second;
+    const State state = static_cast<const State&>(record->second);  // the rest goes
     ports.erase(record);
     --total_;
     if (state.remote.raw == 0) return;

@@ -8,7 +8,8 @@ namespace caisson::hypervisor {
 
 namespace {
 
-constexpr std::string_view domid_self("32752", 6);  // DOMID_SELF of xen.h, with its NUL
+constexpr char domid_self_text[] = "32752";  // DOMID_SELF of xen.h
+constexpr std::string_view domid_self(domid_self_text, sizeof domid_self_text);  // with its NUL
 
 std::string terminated(std::string text) {
     text.push_back('\0');
