@@ -28,9 +28,9 @@ def measures(name):
     return re.search(r"^measures=yes", (SCENARIOS / f"{name}.sh").read_text(), re.MULTILINE)
 
 
-def has_devices(name):
-    """It runs on the machine that has an IOMMU, a NIC and an NVMe controller."""
-    return re.search(r"^devices=yes", (SCENARIOS / f"{name}.sh").read_text(), re.MULTILINE) is not None
+def machine_of(name):
+    """What its machine has beyond the usual: devices (an IOMMU, a NIC and an NVMe controller), flask (a Xen that enforces a policy)."""
+    return set(re.findall(r"^(devices|flask)=yes", (SCENARIOS / f"{name}.sh").read_text(), re.MULTILINE))
 
 
 def busy():

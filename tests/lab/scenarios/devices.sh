@@ -40,7 +40,9 @@ granted() {
 # carried NAME CLASS: bytes that the backends of a service VM carried.
 carried() { value "$1" service/bytes | tr ' ' '\n' | sed -n "s/^$2=//p"; }
 
-dom0() {
+dom0() { chain; }
+
+chain() {
     nic=$(pci 0x020000) nvme=$(pci 0x010802)
     [ -n "$nic" ] && [ -n "$nvme" ] || fail "this machine has no such devices: NIC '$nic', NVMe '$nvme'"
     net_cfg="pci=['$nic']" storage_cfg="pci=['$nvme']"
