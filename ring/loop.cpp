@@ -307,6 +307,7 @@ void Loop::submit_prepared() {
     if (impl_->kernel.submission_due()) impl_->kernel.submit();
 }
 
+void Loop::cancel(KernelAnswers& who) { impl_->kernel.cancel(who); }
 void Loop::forget(KernelAnswers& who) { impl_->kernel.forget(who); }
 
 bool Loop::turn(Clock::duration wait) {

@@ -95,6 +95,9 @@ class Loop {
     io_uring_sqe* prepare(KernelAnswers& who, std::uint32_t token);
     // Not at the turn's end but now: what was prepared goes to the kernel.
     void submit_prepared();
+    // The kernel gives up what `who` prepared and can be given up (a worker's policy needs IORING_OP_ASYNC_CANCEL): it
+    // is answered soon, with -ECANCELED where nothing of it was done.
+    void cancel(KernelAnswers& who);
     // Waits until the kernel is done with everything that `who` prepared: its buffers may go, it hears of nothing more.
     void forget(KernelAnswers& who);
 

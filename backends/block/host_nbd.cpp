@@ -38,7 +38,8 @@ int error_of(std::uint32_t told) {
 }  // namespace
 
 void allow_nbd_host(WorkerPolicy& policy) {
-    for (const std::uint8_t operation : {IORING_OP_SENDMSG, IORING_OP_RECVMSG}) policy.operations.push_back(operation);
+    for (const std::uint8_t operation : {IORING_OP_SENDMSG, IORING_OP_RECVMSG, IORING_OP_ASYNC_CANCEL})
+        policy.operations.push_back(operation);
 }
 
 Result<std::unique_ptr<Host>> make_nbd_host(WorkerContext& context, const Config& config, HandoverReader& handover,
@@ -68,10 +69,16 @@ NbdHost::NbdHost(Loop& loop, Fd socket, const Geometry& geometry, Completions& c
     line_watch_ = loop_.watch(reconnect_.line.get(), POLLIN, [this](short) { take_connections(); });
 }
 
-// A shut down socket ends what the kernel does with it, and with our buffers.
 NbdHost::~NbdHost() {
-    ::shutdown(socket_.get(), SHUT_RDWR);
+    end_calls();
     loop_.forget(*this);
+}
+
+// What the kernel does with the socket, and with our buffers. The connection itself is left for the controller to end,
+// who sees by it when the server has done all that came through it (nbd_connections.h).
+void NbdHost::end_calls() {
+    if (!reconnect_.line) ::shutdown(socket_.get(), SHUT_RDWR);
+    loop_.cancel(*this);
 }
 
 // ---- Out -----------------------------------------------------------------------------------------------------------
@@ -241,7 +248,7 @@ void NbdHost::break_off(const char* why) {
     if (heard_)
         log_.say(std::string("the disk's NBD server ") + why +
                  (hopeless() ? ": all requests fail until the disk connects again" : ": waiting for it to come back"));
-    ::shutdown(socket_.get(), SHUT_RDWR);
+    end_calls();
     if (reconnect_.line) wait_for_connection();
     let_go();
 }

@@ -96,6 +96,7 @@ class NbdHost final : public Host, private KernelAnswers {
     bool hopeless() const { return broken_ && (late_ || !reconnect_.line); }
     void note_answer();
     void wait_for_connection();
+    void end_calls();
     void let_go();
     void fail_all();
     void keep_all();

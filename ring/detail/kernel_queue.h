@@ -110,6 +110,15 @@ class KernelQueue {
     // Whether there are answers that came while forget() waited for others.
     bool has_put_aside() const { return !put_aside_.empty(); }
 
+    // The kernel shall give up what `who` asked for: each is answered, with -ECANCELED where it had not begun.
+    void cancel(const KernelAnswers& who) {
+        for (std::size_t i = 0; i < asked_.size(); ++i) {
+            if (asked_[i].who != &who) continue;
+            io_uring_sqe* giving_up = entry();
+            io_uring_prep_cancel64(giving_up, asked_bit | i, 0);
+            io_uring_sqe_set_data64(giving_up, 0);
+        }
+    }
     // Waits until nothing that `who` asked for is with the kernel.
     void forget(const KernelAnswers& who) {
         std::vector<bool> awaited(asked_.size());

@@ -284,3 +284,41 @@ TEST_CASE("What a lost NBD connection leaves unanswered goes out again over the 
     CHECK(answers.errors.size() == 8);
     for (const auto& [tag, error] : answers.errors) CHECK(error == 0);
 }
+
+TEST_CASE("A worker that ends, or gives its NBD server up, leaves the connection's end to the controller") {
+    for (const bool lied_to : {false, true}) {
+        constexpr std::size_t size = 512;
+        Pair connection;
+        const Fd controllers = std::move(*connection.near.duplicate());
+        unsigned asked = 0;
+        Answers answers;
+        Log log("test");
+        const auto loop = std::move(*Loop::make());
+        int ends[2];
+        REQUIRE(::socketpair(AF_UNIX, SOCK_SEQPACKET | SOCK_CLOEXEC, 0, ends) == 0);
+        const Fd ours(ends[0]);
+        auto host = std::make_unique<NbdHost>(
+            *loop, std::move(connection.near), Geometry{.sectors = 2048}, answers, log,
+            NbdReconnect{.line = Fd(ends[1]), .ask = [&](const Fd&) { ++asked; }, .patience = 1h});
+        std::vector<std::byte> data(size, std::byte{7}), seen(28 + size);
+        host->submit({.tag = Tag(1), .operation = Operation::write, .offset = 0, .length = size, .bounced = data});
+        std::size_t got = 0;
+        while (got < seen.size()) {
+            loop->turn(1ms);
+            const ssize_t now = ::recv(connection.far.get(), &seen[got], seen.size() - got, MSG_DONTWAIT);
+            if (now > 0) got += static_cast<std::size_t>(now);
+        }
+        if (lied_to) {
+            const auto lie = reply(0x67446698, 0, 12345);
+            REQUIRE(::send(connection.far.get(), lie.data(), lie.size(), MSG_NOSIGNAL) == 16);
+            while (asked == 0) loop->turn(1ms);
+        }
+        host.reset();
+        // The server still has the write to do: it must not hear of an end, nor may its answer be refused.
+        std::byte byte{};
+        CHECK((::recv(connection.far.get(), &byte, 1, MSG_DONTWAIT) == -1 && errno == EAGAIN));
+        CHECK(::send(connection.far.get(), &byte, 1, MSG_NOSIGNAL) == 1);
+        REQUIRE(::shutdown(controllers.get(), SHUT_WR) == 0);
+        CHECK(::recv(connection.far.get(), &byte, 1, 0) == 0);
+    }
+}
