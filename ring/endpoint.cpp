@@ -113,13 +113,14 @@ bool Endpoint::take(const Step& step) {
             show(step.show);
             break;
         case Do::offer:
+            if (must_wait(Role::backend)) return false;
             host_.timer(std::nullopt);
             if (!offer()) return true;
             mine_ = step.next;
             show(step.show);
             break;
         case Do::connect:
-            if (must_wait()) return false;
+            if (must_wait(Role::frontend)) return false;
             mine_ = step.next;
             connect();
             break;
@@ -134,17 +135,20 @@ bool Endpoint::take(const Step& step) {
 bool Endpoint::offer() {
     invite_ = false;
     auto lent = context();
+    const auto begun = std::chrono::steady_clock::now();
     const Status offered = control_->offer(lent);
+    pay_for(begun);
     if (!offered) close(offered.error());
     return offered.has_value();
 }
 
-bool Endpoint::must_wait() {
+bool Endpoint::must_wait(Role beginner) {
+    if (address_.role != beginner || pace_.interval.count() == 0) return false;
     const auto now = std::chrono::steady_clock::now();
     const auto due = std::max(paid_until_, now);
     const auto early = due + pace_.interval - now - pace_.interval * pace_.at_once;
     if (early > std::chrono::milliseconds(0)) {
-        log_.peer("the peer connects again and again: it waits for its turn");
+        log_.peer("the peer begins again and again: it waits for its turn");
         host_.timer(std::chrono::duration_cast<std::chrono::milliseconds>(early) + std::chrono::milliseconds(1));
         return true;
     }
@@ -152,10 +156,17 @@ bool Endpoint::must_wait() {
     return false;
 }
 
+void Endpoint::pay_for(std::chrono::steady_clock::time_point begun) {
+    const auto now = std::chrono::steady_clock::now();
+    if (pace_.interval.count() != 0) paid_until_ = std::max(paid_until_, now + (now - begun) * 10);
+}
+
 void Endpoint::connect() {
+    const auto begun = std::chrono::steady_clock::now();
     seen_ = watched_values();  // before connect() reads them: a change in between is seen as a change
     auto lent = context();
     auto handover = control_->connect(lent);
+    pay_for(begun);
     if (!handover) {
         control_->disconnect(lent);  // what it had bound before the error: the peer decides how often this happens
         return close(handover.error());
@@ -197,7 +208,10 @@ void Endpoint::finish_disconnect() {
         control_->disconnect(lent);
     }
     if (removed_) return;
-    if (after_detach_.action == Do::restart && !offer()) return;
+    if (after_detach_.action == Do::restart) {
+        if (must_wait(Role::backend)) return void(mine_ = XenbusState::closed);  // from where the table offers
+        if (!offer()) return;
+    }
     show(after_detach_.show);
     if (mine_ == XenbusState::closing && after_detach_.show != XenbusState::closed)
         host_.timer(close_patience);

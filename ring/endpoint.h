@@ -28,8 +28,9 @@ std::string peer_directory(const DeviceAddress& address);
 // process (frontends/block/disk.h). No controller touches it. Of the toolstack, or of that program.
 inline constexpr const char* claimed_key = "claimed";
 
-// How often a device may connect: so many times at once, and once more after each interval. A peer that comes and goes
-// costs its controller, the store and the hypervisor more than itself; beyond this it waits.
+// How often a device may begin anew: so many times at once, and once more after each interval. A peer that comes and
+// goes costs its controller, the store and the hypervisor more than itself; beyond this it waits, and ten times as long
+// as our own part of it took. A backend's beginning is its offer, a frontend's that it connects.
 struct ConnectPace {
     unsigned at_once = 10;
     std::chrono::milliseconds interval{250};  // 0: as often as it likes
@@ -92,7 +93,8 @@ class Endpoint {
     void begin_disconnect(const Step& then);
     void finish_disconnect();
     bool offer();
-    bool must_wait();
+    bool must_wait(Role beginner);
+    void pay_for(std::chrono::steady_clock::time_point begun);
     void connect();
     void close(const Error& error);
     void leave();
@@ -111,7 +113,7 @@ class Endpoint {
     Log& log_;
     const std::string own_, peer_;
     const ConnectPace pace_;
-    std::chrono::steady_clock::time_point paid_until_{};  // an interval for each connect, none before its time
+    std::chrono::steady_clock::time_point paid_until_{};  // an interval for each beginning
 
     XenbusState mine_ = XenbusState::unknown, shown_ = XenbusState::unknown;
     bool connected_ = false;  // connect() succeeded and disconnect() has not been called

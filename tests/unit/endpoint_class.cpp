@@ -1,4 +1,5 @@
 // An endpoint over a real store, with a device that does nothing and workers that answer when they are told to.
+#include <algorithm>
 #include <catch2/catch.hpp>
 #include <thread>
 
@@ -13,6 +14,7 @@ namespace {
 struct Calls {
     std::vector<std::string> log;
     bool refuse_offer = false, refuse_connect = false;
+    std::chrono::milliseconds takes{};  // a connect
 };
 
 class Idle final : public DeviceControl {
@@ -25,6 +27,7 @@ class Idle final : public DeviceControl {
     }
     Result<Handover> connect(ControlContext&) override {
         calls_.log.push_back("connect");
+        std::this_thread::sleep_for(calls_.takes);
         if (calls_.refuse_connect) return peer_fault("ring-ref");
         return Handover{};
     }
@@ -141,20 +144,40 @@ TEST_CASE("a peer that connects again and again waits: so often at once, and not
         rig.endpoint->expired();  // too early
     }
     CHECK(rig.host.attaches == 3);
-    CHECK(rig.state() == "2");
+    CHECK(rig.state() == "6");
     REQUIRE(rig.host.delay);
     CHECK(*rig.host.delay > std::chrono::minutes(50));
+}
+
+TEST_CASE("a peer that never connects waits for our offers, too") {
+    Rig rig(Role::backend, {.at_once = 3, .interval = std::chrono::hours(1)});
+    rig.peer("1");
+    for (int i = 0; i < 20; ++i) {
+        rig.peer("5");
+        rig.peer("1");
+        rig.endpoint->expired();
+    }
+    CHECK(std::ranges::count(rig.called(), "offer") == 3);
+}
+
+TEST_CASE("a peer whose connecting takes us long waits ten times as long before the next") {
+    Rig rig(Role::backend, {.at_once = 1, .interval = std::chrono::milliseconds(1)});
+    rig.calls.takes = std::chrono::milliseconds(50);
+    connect_and_close(rig);
+    rig.peer("1");
+    REQUIRE(rig.host.delay);
+    CHECK(*rig.host.delay > std::chrono::milliseconds(200));
 }
 
 TEST_CASE("a peer that had to wait is connected in its turn") {
     Rig rig(Role::backend, {.at_once = 1, .interval = std::chrono::milliseconds(100)});
     connect_and_close(rig);
     rig.peer("1");
-    rig.peer("4");
-    for (int i = 0; i < 100 && rig.host.attaches == 1; ++i) {
+    for (int i = 0; i < 100 && rig.state() != "2"; ++i) {
         std::this_thread::sleep_for(rig.host.delay.value_or(std::chrono::milliseconds(0)));
         rig.endpoint->expired();
     }
+    rig.peer("4");
     CHECK(rig.host.attaches == 2);
     rig.endpoint->attached();
     CHECK(rig.state() == "4");
