@@ -6,6 +6,7 @@
 #include <linux/rtnetlink.h>
 #include <linux/sockios.h>
 #include <net/if.h>
+#include <net/if_arp.h>
 #include <net/route.h>
 #include <netinet/in.h>
 #include <sys/ioctl.h>
@@ -13,6 +14,7 @@
 #include <sys/stat.h>
 
 #include <algorithm>
+#include <array>
 #include <cstring>
 
 #include "ring/kernel_setting.h"
@@ -65,6 +67,16 @@ Status set_queue_length(const std::string& interface, std::uint32_t packets) {
     if (::recv(fd.get(), &answer, sizeof answer, 0) < 0) return host_fault(errno, "TAP queue length", interface);
     if (answer.error.error != 0) return host_fault(-answer.error.error, "TAP queue length", interface);
     return {};
+}
+
+// The one that Xen's hotplug scripts give every vif: a guest behind a route finds its gateway under the same address
+// when the interface has been made again, and a bridge does not take it for its own.
+Status set_address(const std::string& interface) {
+    constexpr std::array<unsigned char, 6> address{0xFE, 0xFF, 0xFF, 0xFF, 0xFF, 0xFF};
+    ifreq request = request_for(interface);
+    request.ifr_hwaddr.sa_family = ARPHRD_ETHER;
+    std::memcpy(request.ifr_hwaddr.sa_data, address.data(), address.size());
+    return configure(SIOCSIFHWADDR, request, "set MAC address");
 }
 
 sockaddr_in internet(const void* address) {
@@ -152,6 +164,7 @@ Result<TapInterface> TapInterface::make(const std::string& name) {
     if (!interface_name_valid(name)) return host_fault(EINVAL, "interface name", name);
     TapInterface tap(name);
     tap.queues_.push_back(TRY(tap.open_queue()));
+    TRY(set_address(name));
     TRY(set_queue_length(name, tap_queue_packets));
     return tap;
 }

@@ -68,7 +68,7 @@ void Transmit::complete(bool send) {
 
 std::int16_t Transmit::serve(const TxPacket& packet) {
     if (packet.rejected != nullptr) return vif_->context.log.peer(packet.rejected), status::error;
-    if (packet.multicast_only()) return change_multicast(packet.extras);
+    if (packet.multicast_only()) return vif_->refusals.take(1), change_multicast(packet.extras);  // no bytes to charge
     vif_->bucket.take(packet.size);
 
     Frame frame{.size = packet.size};

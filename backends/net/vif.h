@@ -20,8 +20,8 @@ struct Doorbell {
     }
 };
 
-// A guest whose packets are refused one after the other (another's address, malformed) is read no faster than this:
-// what it is refused takes the time of all whom this backend serves.
+// A guest whose packets are refused one after the other (another's address, malformed), or are none (a word about
+// multicast), is read no faster than this: they take the time of all whom this backend serves.
 inline constexpr Rate refusals_allowed{.bytes = 1000, .microseconds = 100'000};
 inline constexpr std::uint64_t refusals_at_once = 1000;
 

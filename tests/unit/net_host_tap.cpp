@@ -135,6 +135,7 @@ TEST_CASE("a routed TAP answers ARP for what lies behind it, has its gateway's a
         });
         MUST(!reply.empty());
         MUST(big16(reply, 28) == (192 << 8 | 0) && big16(reply, 30) == (2 << 8 | 1));
+        MUST(big16(reply, 22) == 0xFEFF && big16(reply, 24) == 0xFFFF && big16(reply, 26) == 0xFFFF);  // of every vif
         return "";
     }));
 }
