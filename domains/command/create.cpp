@@ -52,7 +52,9 @@ Status wait_for_devices(const State& state, const toolstack::DomainRecord& born)
     for (const auto& link : devices)
         while (!connected(toolstack.store(), link)) {
             TRY(still_runs(toolstack, born));
-            if (std::chrono::steady_clock::now() > end)
+            const auto now = toolstack::states(toolstack.store(), link);
+            const bool refused = now && toolstack::is_refused(toolstack.store(), link, *now);
+            if (refused || std::chrono::steady_clock::now() > end)
                 return unsupported("", link.device_class + " " + std::to_string(link.id.raw) + " of domain " +
                                            std::to_string(domain.raw) + " does not connect: " +
                                            toolstack::why_not_connected(toolstack.store(), link) + "; the domain runs");

@@ -30,9 +30,11 @@ Status connects(Toolstack& toolstack, const toolstack::DeviceLink& link) {
     while (std::chrono::steady_clock::now() < end) {
         const auto now = TRY(toolstack::states(toolstack.store(), link));
         if (now.backend == XenbusState::connected && now.frontend == XenbusState::connected) return {};
+        if (toolstack::is_refused(toolstack.store(), link, now)) break;
         std::this_thread::sleep_for(10ms);
     }
-    return unsupported("", "the disk does not connect: " + toolstack::why_not_connected(toolstack.store(), link));
+    return unsupported("", "the disk does not connect: " + toolstack::why_not_connected(toolstack.store(), link) +
+                               "; it stays attached until 'caisson detach'");
 }
 
 }  // namespace

@@ -57,8 +57,10 @@ Status make_sandbox(const Plan& plan) {
 
 Result<Network> Network::set_up(const Plan& plan, Log& log) {
     Network network(plan, log, TRY(LinkNews::open()));
-    if (plan.forward) network.check(forward());
-    if (!plan.nftables.empty()) network.check(run({"nft", "-f", "-"}, plan.nftables));
+    const Status rules = plan.nftables.empty() ? Status{} : run({"nft", "-f", "-"}, plan.nftables);
+    network.check(rules);
+    if (plan.forward && rules) network.check(forward());
+    if (plan.forward && !rules) log.say("without its firewall rules this domain forwards nothing");
     if (!plan.uplink_peer.empty()) network.check(make_sandbox(plan));
     network.refresh();
     return network;

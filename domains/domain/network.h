@@ -16,8 +16,8 @@ namespace caisson::domain {
 
 class Network {
   public:
-    // Forwarding, firewall rules and the uplink at once; interfaces as they appear. Errors go to the log: a domain
-    // without network is still one that can be looked at.
+    // Firewall rules, then forwarding (not without its rules), and the uplink at once; interfaces as they appear.
+    // Errors go to the log: a domain without network is still one that can be looked at.
     static Result<Network> set_up(const Plan& plan, Log& log);
 
     int fd() const { return news_.fd(); }  // readable: interfaces changed, call refresh()

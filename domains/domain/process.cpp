@@ -85,7 +85,9 @@ Status run(const std::vector<std::string>& arguments, std::string_view input) {
     std::string line;
     for (const auto& argument : arguments) line += (line.empty() ? "" : " ") + argument;
     if (WIFEXITED(status) && WEXITSTATUS(status) == 127) return unsupported("", arguments[0] + " is not installed");
-    return unsupported("", "'" + line + "' failed: " + escaped({words, static_cast<std::size_t>(got > 0 ? got : 0)}));
+    std::string said(words, static_cast<std::size_t>(got > 0 ? got : 0));
+    std::ranges::replace(said, '\n', ' ');  // what else it may hold is escaped by whoever shows it
+    return unsupported("", "'" + line + "' failed: " + said);
 }
 
 }  // namespace caisson::domain

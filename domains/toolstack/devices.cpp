@@ -128,9 +128,21 @@ Status remove_domain(Store& store, DomainId domain, const std::string& uuid, std
 }
 
 // error/PATH/error is "ERRNO TEXT", as Linux's xenbus_dev_error() writes it.
+namespace {
+Result<std::optional<std::string>> error_of(Store& store, const DeviceLink& link) {
+    return store.read(fmt::format("{}/error/backend/{}/{}/{}/error", domain_path(link.backend), link.device_class,
+                                  link.frontend.raw, link.id.raw));
+}
+}  // namespace
+
+bool is_refused(Store& store, const DeviceLink& link, const DeviceStates& now) {
+    if (now.backend != XenbusState::closing && now.backend != XenbusState::closed) return false;
+    const auto said = error_of(store, link);
+    return said && *said;
+}
+
 std::string why_not_connected(Store& store, const DeviceLink& link) {
-    const auto said = store.read(fmt::format("{}/error/backend/{}/{}/{}/error", domain_path(link.backend),
-                                             link.device_class, link.frontend.raw, link.id.raw));
+    const auto said = error_of(store, link);
     if (!said || !*said) return "'caisson log' of it and of its backend domain may say why";
     const std::string& text = **said;
     const auto digits = text.find_first_not_of("0123456789");

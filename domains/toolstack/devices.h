@@ -22,6 +22,8 @@ struct DeviceStates {
     XenbusState frontend = XenbusState::unknown, backend = XenbusState::unknown;
 };
 Result<DeviceStates> states(Store& store, const DeviceLink& link);
+// Its backend has given it up, and said why: it will not connect unless something changes.
+bool is_refused(Store& store, const DeviceLink& link, const DeviceStates& now);
 // What its backend has said in xenstore, or where else to look.
 std::string why_not_connected(Store& store, const DeviceLink& link);
 
