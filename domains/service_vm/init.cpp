@@ -111,13 +111,13 @@ Result<Recipe> read_recipe() {
 
 Status bring_up(Log& log, std::optional<Health>& health) {
     TRY(mount_file_systems());
-    const Recipe recipe = TRY(read_recipe());
-    if (const Status loaded = load_modules(recipe); !loaded) log.say(loaded.error().message());
-    close_kernel();
     if (auto opened = Health::open(TRY(read_text("/variant"))))
         health.emplace(std::move(*opened));
     else
         log.say("nobody hears of our health: " + opened.error().message());
+    const Recipe recipe = TRY(read_recipe());
+    if (const Status loaded = load_modules(recipe); !loaded) log.say(loaded.error().message());
+    close_kernel();
     TRY(masquerade(recipe.masquerades));  // before anything is forwarded, or nothing ever is
     auto links = TRY(Links::set_up(recipe));
     const auto loop = TRY(Loop::make());
