@@ -43,9 +43,9 @@ class Init {
     }
 
     [[noreturn]] void run() {
-        const auto heard = loop_.watch(signals_.get(), POLLIN, [this](short) { hear(); });
-        const auto news = loop_.watch(links_.fd(), POLLIN, [this](short) { links_.refresh(log_); });
-        const auto beat = loop_.every(beat_period, [this] { report(); });
+        [[maybe_unused]] const auto heard = loop_.watch(signals_.get(), POLLIN, [this](short) { hear(); });
+        [[maybe_unused]] const auto news = loop_.watch(links_.fd(), POLLIN, [this](short) { links_.refresh(log_); });
+        [[maybe_unused]] const auto beat = loop_.every(beat_period, [this] { report(); });
         links_.refresh(log_);
         for (auto& service : services_) service->start([this] { report(); });
         while (!end_) loop_.turn(1s);

@@ -14,6 +14,7 @@ using namespace caisson;
 
 // Nothing is loaded at run time: the hosts that would load a library find none, and say so. The linker puts these in
 // the place of the C library's (--wrap), which would warn of what a static program cannot do.
+// NOLINTBEGIN(bugprone-reserved-identifier): the linker makes up these names
 extern "C" {
 void* __wrap_dlopen(const char*, int) { return nullptr; }
 void* __wrap_dlsym(void*, const char*) { return nullptr; }
@@ -22,6 +23,7 @@ char* __wrap_dlerror() {
     return none;
 }
 }
+// NOLINTEND(bugprone-reserved-identifier)
 
 namespace {
 

@@ -63,6 +63,7 @@ char** strings(const std::string& bytes, std::size_t count) {
 }
 
 std::string with_end(const char* text) { return std::string(text, std::strlen(text) + 1); }
+std::string without_end(const std::string& body) { return body.substr(0, body.find('\0')); }
 
 }  // namespace
 
@@ -110,7 +111,7 @@ struct xs_handle {
             if (!receive(head, body)) return std::nullopt;
         } while (head.type == XS_WATCH_EVENT);
         if (head.type != XS_ERROR) return body;
-        errno = error_number(body.c_str());
+        errno = error_number(without_end(body));
         return std::nullopt;
     }
 
@@ -184,7 +185,7 @@ bool xs_set_permissions(xs_handle* h, xs_transaction_t t, const char* path, xs_p
 
 xs_transaction_t xs_transaction_start(xs_handle* h) {
     const auto id = h->ask(XS_TRANSACTION_START, XBT_NULL, with_end(""));
-    return id ? caisson::parse_decimal<std::uint32_t>(id->c_str()).value_or(XBT_NULL) : XBT_NULL;
+    return id ? caisson::parse_decimal<std::uint32_t>(without_end(*id)).value_or(XBT_NULL) : XBT_NULL;
 }
 
 bool xs_transaction_end(xs_handle* h, xs_transaction_t t, bool abort) {

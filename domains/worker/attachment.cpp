@@ -6,7 +6,7 @@ namespace caisson {
 
 std::array<char, 16> class_bytes(std::string_view name) {
     std::array<char, 16> bytes{};
-    std::copy_n(name.data(), std::min(name.size(), bytes.size() - 1), bytes.data());
+    std::ranges::copy(name.substr(0, bytes.size() - 1), bytes.begin());
     return bytes;
 }
 

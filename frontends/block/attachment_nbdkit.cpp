@@ -24,12 +24,10 @@
 
 namespace {
 
-using caisson::Error;
 using caisson::Fd;
 using caisson::Status;
 using caisson::block::Geometry;
 using caisson::block::OpenDisk;
-using caisson::block::Operation;
 
 // Of a thread of nbdkit, which may end while the disk's thread is still on its way out of release().
 using Bell = std::shared_ptr<std::binary_semaphore>;

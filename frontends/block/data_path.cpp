@@ -7,7 +7,10 @@ namespace caisson::block::frontend {
 
 namespace {
 
-Operation operation_of(const Entry& entry) { return static_cast<Operation>(entry.operation); }
+// Of an entry that Requests has made or checked: a number of the enumeration.
+Operation operation_of(const Entry& entry) {
+    return static_cast<Operation>(entry.operation);  // NOLINT(clang-analyzer-optin.core.EnumCastOutOfRange)
+}
 
 }  // namespace
 

@@ -153,7 +153,7 @@ Result<std::unique_ptr<Disk>> Disk::open(Hypervisor& hypervisor, Store& store, L
     if (!backend) return host_fault(ENODEV, "no such disk", path);
     address.backend = options.backend.value_or(DomainId(*backend));
     const auto until = Loop::Clock::now() + options.timeout;
-    auto impl = std::make_unique<Impl>(hypervisor, store, loop, std::move(options), std::move(address));
+    auto impl = std::make_unique<Impl>(hypervisor, store, loop, options, std::move(address));
     std::unique_ptr<Disk> disk(new Disk(std::move(impl)));
     TRY(disk->impl_->start());
     while (!disk->connected()) {

@@ -37,11 +37,11 @@ class Disk::Impl final : public EndpointHost {
         std::shared_ptr<Job> job;
     };
 
-    Impl(Hypervisor& hypervisor, Store& store, Loop& loop, Options options, DeviceAddress address)
+    Impl(Hypervisor& hypervisor, Store& store, Loop& loop, const Options& options, DeviceAddress address)
         : hypervisor_(hypervisor),
           store_(store),
           loop_(loop),
-          options_(std::move(options)),
+          options_(options),
           address_(std::move(address)),
           log_(address_.name()),
           control_(make_frontend_control({.queues = options_.queues,
