@@ -120,6 +120,8 @@ TEST_CASE("sealed worker processes serve a pair of devices") {
             REQUIRE(eventually([&] { return child_processes().size() == 4 && none_of(child_processes(), killed); }));
             const auto before = stats->queue[0].requests.get();
             CHECK(eventually([&] { return stats->queue[0].requests.get() > before + 10; }));
+            // Counted when the controller hears that the successor serves, which is a moment after it does.
+            CHECK(eventually([&] { return stats->restarts.get() >= kills; }));
             CHECK(stats->restarts.get() == kills);
         }
     }
