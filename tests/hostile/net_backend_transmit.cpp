@@ -357,9 +357,8 @@ TEST_CASE("a guest of which everything is refused is read no faster than its ref
         REQUIRE(guest.ring().response_producer() <= allowed());
         for (const auto& response : guest.ring().take_all()) REQUIRE(response.status == net::status::error);
     }
-    bool works = false;
-    for (const auto end = Clock::now() + std::chrono::seconds(10); !works && Clock::now() < end;) works = guest.works();
-    CHECK(works);
+    std::this_thread::sleep_for(std::chrono::milliseconds(100));  // room for a thousand refusals more
+    CHECK(guest.works());
 }
 
 TEST_CASE("xsa_374 a broken device is taken down without touching what is gone, again and again") {
