@@ -98,6 +98,7 @@ TEST_CASE("xsa_155_console_log_and_reader_see_one_copy_however_fast_the_page_cha
     Attack attack({{"log-limit", "8000000"}, {"log-rate", "100000000"}});
     attack.connect();
     Reader reader(need(attack.pair.attach()));
+    std::memset(attack.liar->base() + out_offset, '.', out_bytes);  // should the other thread never get its turn
     std::atomic<bool> stop{false};
     std::thread flipper([&] {
         for (std::uint8_t value = 'A'; !stop; value = value == 'Z' ? 'A' : value + 1)
