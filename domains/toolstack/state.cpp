@@ -7,11 +7,11 @@
 #include <sys/un.h>
 #include <unistd.h>
 
+#include <array>
 #include <cstdio>
 #include <cstdlib>
 #include <filesystem>
 #include <fstream>
-#include <iterator>
 #include <nlohmann/json.hpp>
 
 namespace caisson::toolstack {
@@ -31,9 +31,14 @@ std::string mark_path(const State& state, std::uint16_t domid) {
     return state.records() + "/" + std::to_string(domid) + ".destroyed";
 }
 
+// What can be read of it: a process may go while its file is open, which a stream's iterator answers with an exception.
 std::string slurp(const std::string& path) {
-    std::ifstream in(path, std::ios::binary);
-    return {std::istreambuf_iterator<char>(in), {}};
+    const Fd file(::open(path.c_str(), O_RDONLY | O_CLOEXEC));
+    std::string text;
+    std::array<char, 4096> part;
+    for (ssize_t got; file && (got = ::read(file.get(), part.data(), part.size())) > 0;)
+        text.append(part.data(), static_cast<std::size_t>(got));
+    return text;
 }
 
 Status private_folder(const std::string& path) {

@@ -1,4 +1,8 @@
 // Domains as processes: made, joined, kept apart, ended, and nothing left of them.
+#include <sys/wait.h>
+#include <unistd.h>
+
+#include <atomic>
 #include <catch2/catch.hpp>
 #include <regex>
 #include <sstream>
@@ -240,6 +244,26 @@ TEST_CASE("xsa_322_xsa_419_many_lives_leave_nothing_behind") {
     std::size_t records = 0;
     for ([[maybe_unused]] const auto& entry : std::filesystem::directory_iterator(world.state().records())) ++records;
     CHECK(records == 1);
+}
+
+TEST_CASE("A process that goes while it is looked at is nobody") {
+    std::atomic<pid_t> child{0};
+    std::atomic<bool> stop{false};
+    std::thread mortals([&] {
+        while (!stop) {
+            const pid_t born = ::fork();
+            if (born == 0) ::_exit(0);
+            child = born;
+            ::waitpid(born, nullptr, 0);
+        }
+    });
+    CHECK_NOTHROW([&] {
+        for (const auto end = std::chrono::steady_clock::now() + std::chrono::seconds(1);
+             std::chrono::steady_clock::now() < end;)
+            (void)toolstack::process(child);
+    }());
+    stop = true;
+    mortals.join();
 }
 
 TEST_CASE("When the hypervisor dies its domains die with it") {
