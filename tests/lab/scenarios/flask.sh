@@ -2,7 +2,7 @@
 limit=900
 devices=yes
 flask=yes
-draft="no draft, but it builds a Xen from source, which takes minutes: ./dev lab flask"
+draft="it builds a Xen from source, which takes minutes: ./dev lab flask"
 
 . /lab/scenarios/devices.sh
 
