@@ -65,6 +65,11 @@ struct DeviceStats {
         device_class.fill('\0');
         std::memcpy(device_class.data(), name.data(), std::min(name.size(), device_class.size() - 1));
     }
+    // Whatever its writer put there.
+    std::string_view class_name() const {
+        const std::string_view whole(device_class.data(), device_class.size());
+        return whole.substr(0, whole.find('\0'));
+    }
 };
 static_assert(std::atomic<std::uint64_t>::is_always_lock_free);
 

@@ -25,11 +25,9 @@ Result<toolstack::DomainConfig> read_config(const CreateOptions& options) {
     return std::move(parsed->config);
 }
 
-bool connected(Store& store, const toolstack::DeviceLink& link) {
+bool waits_for_program(Store& store, const toolstack::DeviceLink& link) {
     const auto claimed = store.read(toolstack::frontend_path(link) + "/" + claimed_key);
-    if (claimed && *claimed) return true;  // waits for a program
-    const auto now = toolstack::states(store, link);
-    return now && now->backend == XenbusState::connected && now->frontend == XenbusState::connected;
+    return claimed && *claimed;
 }
 
 // A domain whose program is over before it was ready: nothing is there that could still connect.
@@ -50,9 +48,10 @@ Status wait_for_devices(const State& state, const toolstack::DomainRecord& born)
     TRY(still_runs(toolstack, born));  // after the list, which is empty for a dead one
     const auto end = std::chrono::steady_clock::now() + connect_patience;
     for (const auto& link : devices)
-        while (!connected(toolstack.store(), link)) {
-            TRY(still_runs(toolstack, born));
+        while (!waits_for_program(toolstack.store(), link)) {
             const auto now = toolstack::states(toolstack.store(), link);
+            if (now && now->connected()) break;
+            TRY(still_runs(toolstack, born));
             const bool refused = now && toolstack::is_refused(toolstack.store(), link, *now);
             if (refused || std::chrono::steady_clock::now() > end)
                 return unsupported("", link.device_class + " " + std::to_string(link.id.raw) + " of domain " +

@@ -29,7 +29,7 @@ Status connects(Toolstack& toolstack, const toolstack::DeviceLink& link) {
     const auto end = std::chrono::steady_clock::now() + connect_patience;
     while (std::chrono::steady_clock::now() < end) {
         const auto now = TRY(toolstack::states(toolstack.store(), link));
-        if (now.backend == XenbusState::connected && now.frontend == XenbusState::connected) return {};
+        if (now.connected()) return {};
         if (toolstack::is_refused(toolstack.store(), link, now)) break;
         std::this_thread::sleep_for(10ms);
     }

@@ -1,6 +1,5 @@
 #include "domains/service_vm/health.h"
 
-#include <algorithm>
 #include <ctime>
 #include <filesystem>
 #include <map>
@@ -28,8 +27,7 @@ std::string bytes_carried() {
         const Fd file(::open(entry.path().c_str(), O_RDONLY | O_CLOEXEC | O_NOFOLLOW | O_NONBLOCK));
         DeviceStats page;
         if (!domain::copy_page(file, page) || page.role != static_cast<std::uint32_t>(Role::backend)) continue;
-        const auto end = std::find(page.device_class.begin(), page.device_class.end(), '\0');
-        std::uint64_t& sum = carried[escaped({page.device_class.begin(), end})];
+        std::uint64_t& sum = carried[escaped(page.class_name())];
         for (const auto& queue : page.queue) sum += queue.bytes_in.get() + queue.bytes_out.get();
     }
     std::string text;

@@ -14,6 +14,7 @@
 #include "domains/service_vm/packet_filter.h"
 #include "domains/service_vm/service.h"
 #include "ring/loop.h"
+#include "ring/text_file.h"
 
 namespace caisson::service_vm {
 

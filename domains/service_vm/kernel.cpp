@@ -9,6 +9,7 @@
 #include <unistd.h>
 
 #include "ring/kernel_setting.h"
+#include "ring/text_file.h"
 
 namespace caisson::service_vm {
 namespace {
@@ -67,17 +68,6 @@ Status load_modules(const Recipe& recipe) {
 void close_kernel() {
     (void)write_setting("/proc/sys/kernel/modules_disabled", "1");
     (void)write_setting("/proc/sys/kernel/kexec_load_disabled", "1");
-}
-
-Result<std::string> read_text(const std::string& path) {
-    const Fd file(::open(path.c_str(), O_RDONLY | O_CLOEXEC));
-    if (!file) return host_fault(errno, "open", path);
-    std::string text;
-    char part[4096];
-    ssize_t got;
-    while ((got = ::read(file.get(), part, sizeof part)) > 0) text.append(part, static_cast<std::size_t>(got));
-    if (got < 0) return host_fault(errno, "read", path);
-    return text;
 }
 
 std::uint64_t memory_in_use() {

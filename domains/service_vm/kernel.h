@@ -17,8 +17,6 @@ Status load_modules(const Recipe& recipe);
 // From here on the kernel takes neither a module nor another kernel, not even from us.
 void close_kernel();
 
-Result<std::string> read_text(const std::string& path);
-
 // Memory in use, in KiB: what is not available, as /proc/meminfo counts it.
 std::uint64_t memory_in_use();
 

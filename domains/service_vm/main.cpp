@@ -9,6 +9,7 @@
 #include "domains/controller/controller.h"
 #include "domains/service_vm/init.h"
 #include "domains/worker/worker.h"
+#include "ring/text_file.h"
 
 using namespace caisson;
 
@@ -49,7 +50,7 @@ int controller(Role role, std::string_view pulse_pipe) {
 
 // Exit codes: 0 a sound recipe, 2 not, and why.
 int check(const char* file) {
-    const auto text = service_vm::read_text(file);
+    const auto text = read_text(file);
     if (!text) return complain(text.error());
     const auto recipe = service_vm::parse_recipe(*text, file);
     if (recipe) return 0;

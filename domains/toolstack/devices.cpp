@@ -21,6 +21,12 @@ std::optional<DomainId> domain_of(std::string_view path) {
     return DomainId{*number};
 }
 
+// "ERRNO TEXT", as Linux's xenbus_dev_error() writes it.
+Result<std::optional<std::string>> error_of(Store& store, const DeviceLink& link) {
+    return store.read(fmt::format("{}/error/backend/{}/{}/{}/error", domain_path(link.backend), link.device_class,
+                                  link.frontend.raw, link.id.raw));
+}
+
 Result<bool> exists(Store& store, const std::string& path) {
     const auto value = TRY(store.read(path));
     return value.has_value();
@@ -126,14 +132,6 @@ Status remove_domain(Store& store, DomainId domain, const std::string& uuid, std
         return store.remove(libxl_path(domain));
     });
 }
-
-// error/PATH/error is "ERRNO TEXT", as Linux's xenbus_dev_error() writes it.
-namespace {
-Result<std::optional<std::string>> error_of(Store& store, const DeviceLink& link) {
-    return store.read(fmt::format("{}/error/backend/{}/{}/{}/error", domain_path(link.backend), link.device_class,
-                                  link.frontend.raw, link.id.raw));
-}
-}  // namespace
 
 bool is_refused(Store& store, const DeviceLink& link, const DeviceStates& now) {
     if (now.backend != XenbusState::closing && now.backend != XenbusState::closed) return false;

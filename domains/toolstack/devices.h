@@ -20,6 +20,7 @@ Result<std::vector<DeviceLink>> devices_of(Store& store, DomainId domain);
 // The backend's state, and the frontend's; whatever the peers wrote there that is no state is `unknown`.
 struct DeviceStates {
     XenbusState frontend = XenbusState::unknown, backend = XenbusState::unknown;
+    bool connected() const { return backend == XenbusState::connected && frontend == XenbusState::connected; }
 };
 Result<DeviceStates> states(Store& store, const DeviceLink& link);
 // Its backend has given it up, and said why: it will not connect unless something changes.

@@ -7,12 +7,13 @@
 #include <sys/un.h>
 #include <unistd.h>
 
-#include <array>
 #include <cstdio>
 #include <cstdlib>
 #include <filesystem>
 #include <fstream>
 #include <nlohmann/json.hpp>
+
+#include "ring/text_file.h"
 
 namespace caisson::toolstack {
 
@@ -29,16 +30,6 @@ std::string record_path(const State& state, std::uint16_t domid) {
 }
 std::string mark_path(const State& state, std::uint16_t domid) {
     return state.records() + "/" + std::to_string(domid) + ".destroyed";
-}
-
-// What can be read of it: a process may go while its file is open, which a stream's iterator answers with an exception.
-std::string slurp(const std::string& path) {
-    const Fd file(::open(path.c_str(), O_RDONLY | O_CLOEXEC));
-    std::string text;
-    std::array<char, 4096> part;
-    for (ssize_t got; file && (got = ::read(file.get(), part.data(), part.size())) > 0;)
-        text.append(part.data(), static_cast<std::size_t>(got));
-    return text;
 }
 
 Status private_folder(const std::string& path) {
@@ -86,7 +77,7 @@ Result<Fd> lock_creation(const State& state) {
 
 // Field 22 of /proc/PID/stat, counted from behind the command's name, which may hold anything.
 std::optional<ProcessId> process(pid_t pid) {
-    const std::string text = slurp("/proc/" + std::to_string(pid) + "/stat");
+    const std::string text = read_text("/proc/" + std::to_string(pid) + "/stat").value_or("");
     auto at = text.rfind(')');
     if (at == std::string::npos || at + 2 >= text.size() || text[at + 2] == 'Z') return std::nullopt;
     for (int field = 2; field < 22 && at != std::string::npos; ++field) at = text.find(' ', at + 1);
@@ -131,7 +122,7 @@ std::vector<DomainRecord> read_records(const State& state) {
     std::error_code error;
     for (const auto& entry : std::filesystem::directory_iterator(state.records(), error)) {
         if (entry.path().extension() != ".json") continue;
-        const auto json = nlohmann::json::parse(slurp(entry.path()), nullptr, false);
+        const auto json = nlohmann::json::parse(read_text(entry.path()).value_or(""), nullptr, false);
         if (json.is_discarded()) continue;  // gone, or half written by somebody who is no keeper
         try {
             records.push_back(json.get<DomainRecord>());

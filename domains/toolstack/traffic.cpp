@@ -35,8 +35,7 @@ Fd stats_of(pid_t init) {
 }
 
 DeviceTraffic summary(const DeviceStats& page) {
-    const auto end = std::find(page.device_class.begin(), page.device_class.end(), '\0');
-    DeviceTraffic sum{.device_class = escaped({page.device_class.begin(), end}),
+    DeviceTraffic sum{.device_class = escaped(page.class_name()),
                       .frontend = page.frontend,
                       .backend = page.backend,
                       .device = page.device,

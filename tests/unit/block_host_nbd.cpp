@@ -41,9 +41,9 @@ struct NbdDisk {
 };
 
 struct Pair {
-    Pair() {
+    explicit Pair(int type = SOCK_STREAM) {
         int ends[2];
-        REQUIRE(::socketpair(AF_UNIX, SOCK_STREAM | SOCK_CLOEXEC, 0, ends) == 0);
+        REQUIRE(::socketpair(AF_UNIX, type | SOCK_CLOEXEC, 0, ends) == 0);
         near.reset(ends[0]);
         far.reset(ends[1]);
     }
@@ -226,11 +226,9 @@ TEST_CASE("What a lost NBD connection leaves unanswered goes out again over the 
     Answers answers;
     Log log("test");
     const auto loop = std::move(*Loop::make());
-    int ends[2];
-    REQUIRE(::socketpair(AF_UNIX, SOCK_SEQPACKET | SOCK_CLOEXEC, 0, ends) == 0);
-    const Fd ours(ends[0]);
+    Pair line(SOCK_SEQPACKET);
     NbdHost host(*loop, std::move(connection.near), {.sectors = 2048}, answers, log,
-                 {.line = Fd(ends[1]), .ask = [&](const Fd&) { ++asked; }, .patience = 1h});
+                 {.line = std::move(line.near), .ask = [&](const Fd&) { ++asked; }, .patience = 1h});
     std::vector<std::byte> data(size, std::byte{7});
     for (std::uint32_t i = 1; i <= 8; ++i)
         host.submit(
@@ -267,7 +265,7 @@ TEST_CASE("What a lost NBD connection leaves unanswered goes out again over the 
     std::uint64_t old_cookie = first[0].second;
     for (unsigned liar = 0; liar < 3; ++liar) {  // answers to requests of the connection before
         Pair next;
-        REQUIRE(send_connection(ours, next.near));
+        REQUIRE(send_connection(line.far, next.near));
         next.near.reset();
         const auto again = requests(next.far, 7);
         for (std::size_t i = 0; i < 7; ++i) CHECK(again[i].first == (i < 2 ? i + 1 : i + 2));
@@ -277,7 +275,7 @@ TEST_CASE("What a lost NBD connection leaves unanswered goes out again over the 
         CHECK(host.pending() == 7);
     }
     Pair last;
-    REQUIRE(send_connection(ours, last.near));
+    REQUIRE(send_connection(line.far, last.near));
     last.near.reset();
     for (const auto& [offset, cookie] : requests(last.far, 7)) say(last.far, reply(0x67446698, 0, cookie));
     while (host.pending() > 0) loop->turn(1ms);
@@ -294,12 +292,10 @@ TEST_CASE("A worker that ends, or gives its NBD server up, leaves the connection
         Answers answers;
         Log log("test");
         const auto loop = std::move(*Loop::make());
-        int ends[2];
-        REQUIRE(::socketpair(AF_UNIX, SOCK_SEQPACKET | SOCK_CLOEXEC, 0, ends) == 0);
-        const Fd ours(ends[0]);
+        Pair line(SOCK_SEQPACKET);
         auto host = std::make_unique<NbdHost>(
             *loop, std::move(connection.near), Geometry{.sectors = 2048}, answers, log,
-            NbdReconnect{.line = Fd(ends[1]), .ask = [&](const Fd&) { ++asked; }, .patience = 1h});
+            NbdReconnect{.line = std::move(line.near), .ask = [&](const Fd&) { ++asked; }, .patience = 1h});
         std::vector<std::byte> data(size, std::byte{7}), seen(28 + size);
         host->submit({.tag = Tag(1), .operation = Operation::write, .offset = 0, .length = size, .bounced = data});
         std::size_t got = 0;
