@@ -136,7 +136,8 @@ bool Endpoint::offer() {
     invite_ = false;
     auto lent = context();
     const auto begun = std::chrono::steady_clock::now();
-    const Status offered = control_->offer(lent);
+    Status offered = control_->offer(lent);
+    if (offered && address_.role == Role::frontend) offered = write_own(follows_key, "1");
     pay_for(begun);
     if (!offered) close(offered.error());
     return offered.has_value();

@@ -28,6 +28,10 @@ std::string peer_directory(const DeviceAddress& address);
 // process (frontends/block/disk.h). No controller touches it. Of the toolstack, or of that program.
 inline constexpr const char* claimed_key = "claimed";
 
+// In a frontend's own directory, of the frontend: "1", it goes where backend-id points and takes with it what is
+// unanswered. The toolstack then gives it another backend without taking the device from the guest.
+inline constexpr const char* follows_key = "caisson-follows";
+
 // How often a device may begin anew: so many times at once, and once more after each interval. A peer that comes and
 // goes costs its controller, the store and the hypervisor more than itself; beyond this it waits, and ten times as long
 // as our own part of it took. A backend's beginning is its offer, a frontend's that it connects.

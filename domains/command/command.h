@@ -59,6 +59,19 @@ int attach(const toolstack::State& state, const AttachOptions& options);
 int detach(const toolstack::State& state, const DetachOptions& options);
 int resize(const toolstack::State& state, const std::string& domain, const std::string& vdev);
 
+struct SuperviseOptions {
+    std::vector<std::string> files;
+    double start_seconds = 60, heart_seconds = 10, steady_seconds = 60;
+};
+int supervise(const toolstack::State& state, const SuperviseOptions& options);
+
+struct RestartOptions {
+    std::string domain;
+    std::vector<std::string> settings;  // "ramdisk='/boot/new'"
+    bool wait = false;                  // until it is ready again
+};
+int restart(const toolstack::State& state, const RestartOptions& options);
+
 struct ListOptions {
     bool json = false, names = false;
 };

@@ -20,7 +20,7 @@ _caisson() {
     _caisson_domains() { caisson "${state[@]}" list --names 2>/dev/null; }
     _caisson_words() { COMPREPLY=($(compgen -W "$*" -- "$word")); }
     if [ ${#words[@]} -eq 0 ]; then
-        _caisson_words hypervisor shutdown create destroy attach detach resize list console exec log top doctor completion help devd frontd --state --version --help
+        _caisson_words hypervisor shutdown create destroy attach detach resize supervise restart list console exec log top doctor completion help devd frontd --state --version --help
         return
     fi
     case ${words[0]} in
@@ -42,6 +42,10 @@ _caisson() {
                 2) _caisson_words block ;;
             esac ;;
         resize) _caisson_words --state --help $(_caisson_domains) ;;
+        supervise)
+            _caisson_words --start --heart --steady --state --help
+            COMPREPLY+=($(compgen -f -X '!*.cfg' -- "$word"; compgen -d -- "$word")) ;;
+        restart) _caisson_words --wait --state --help $(_caisson_domains) ;;
         list) _caisson_words --json --names --state --help ;;
         console)
             case ${words[-1]} in
@@ -59,7 +63,7 @@ _caisson() {
             esac ;;
         doctor) _caisson_words local driver-domain guest control passthrough --json --help ;;
         completion) _caisson_words bash zsh ;;
-        help) _caisson_words hypervisor shutdown create destroy attach detach resize list console exec log top doctor completion devd frontd ;;
+        help) _caisson_words hypervisor shutdown create destroy attach detach resize supervise restart list console exec log top doctor completion devd frontd ;;
     esac
 }
 complete -F _caisson caisson

@@ -35,6 +35,8 @@ struct Line {
     ListOptions list_options;
     TopOptions top_options;
     ConsoleOptions console_options;
+    SuperviseOptions supervise_options;
+    RestartOptions restart_options;
     DoctorOptions doctor_options;
     std::vector<std::string> names, words;
     std::string name, vdev, shell;
@@ -109,6 +111,35 @@ struct Line {
         resize_command->add_option("DOMAIN", name, "Name or id")->required();
         resize_command->add_option("VDEV", vdev, "The disk's name, or its number")->required();
         on_state(resize_command, [this](const auto& state) { return resize(state, name, vdev); });
+    }
+
+    void service_vms() {
+        auto* supervise_command = app.add_subcommand(
+            "supervise",
+            "Keep service VMs running, and give their devices to their successors (in the control domain)");
+        supervise_command->add_option("FILE", supervise_options.files, "xl.cfg files, those first that others need")
+            ->required()
+            ->check(CLI::ExistingFile);
+        supervise_command->add_option("--start", supervise_options.start_seconds, "Seconds that one has to get ready")
+            ->check(CLI::Range(1.0, 3600.0))
+            ->capture_default_str();
+        supervise_command
+            ->add_option("--heart", supervise_options.heart_seconds, "Seconds that its heart may stand still")
+            ->check(CLI::Range(3.0, 3600.0))
+            ->capture_default_str();
+        supervise_command
+            ->add_option("--steady", supervise_options.steady_seconds,
+                         "Seconds that it has to be ready for its end to be no part of a crash loop")
+            ->check(CLI::Range(0.0, 3600.0))
+            ->capture_default_str();
+        on_state(supervise_command, [this](const auto& state) { return supervise(state, supervise_options); });
+
+        auto* restart_command = app.add_subcommand("restart", "Replace a service VM that is supervised");
+        restart_command->add_option("DOMAIN", restart_options.domain, "Its name")->required();
+        restart_command->add_option("KEY=VALUE", restart_options.settings,
+                                    "In place of its file's; kept if it gets ready with them, else taken back");
+        restart_command->add_flag("--wait", restart_options.wait, "Return when it is ready again");
+        on_state(restart_command, [this](const auto& state) { return restart(state, restart_options); });
     }
 
     void looking_in() {
@@ -218,6 +249,7 @@ int main(int argc, char** argv) {
     line.app.require_subcommand(1);
     line.domains();
     line.disks();
+    line.service_vms();
     line.looking_in();
     line.inside();
     for (auto* command : line.app.get_subcommands([](CLI::App*) { return true; })) command->fallthrough();

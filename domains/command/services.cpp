@@ -2,26 +2,47 @@
 #include "domains/catalogue.h"
 #include "domains/command/command.h"
 #include "domains/controller/controller.h"
+#include "domains/domain/health.h"
 #include "domains/domain/init.h"
 #include "domains/worker/worker.h"
 
 namespace caisson::command {
 namespace {
 
+using domain::Health;
+
 constexpr int worker_control = 3;  // as spawn_isolated() leaves it
 
-int controller(Role role) {
-    ControllerOptions options;
-    (role == Role::backend ? options.backends : options.frontends) = true;
+int controller(ControllerOptions options) {
     options.catalogue = catalogue();
     const auto done = run_controller(options);
     return done ? exit_ok : complain(done.error());
 }
 
+// With every second pulse, which come every second.
+std::function<void()> heart(Health& health) {
+    return [&health, pulses = 0U]() mutable {
+        if (pulses == 0)
+            health.ready();
+        else if (pulses % Health::beat_period.count() == 0)
+            health.beat();
+        ++pulses;
+    };
+}
+
 }  // namespace
 
-int devd() { return controller(Role::backend); }
-int frontd() { return controller(Role::frontend); }
+int devd() {
+    ControllerOptions options{.backends = true};
+    auto health = Health::open("devd");
+    if (health)
+        options.pulse = heart(*health);
+    else
+        say("nobody hears of our health: " + health.error().message());
+    return controller(std::move(options));
+}
+
+int frontd() { return controller({.frontends = true}); }
 int worker() { return run_worker(worker_control, catalogue()); }
 int domain_init() { return domain::run_init(); }
 

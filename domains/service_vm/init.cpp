@@ -9,7 +9,8 @@
 #include <optional>
 #include <vector>
 
-#include "domains/service_vm/health.h"
+#include "domains/domain/health.h"
+#include "domains/service_vm/kernel.h"
 #include "domains/service_vm/links.h"
 #include "domains/service_vm/packet_filter.h"
 #include "domains/service_vm/service.h"
@@ -22,8 +23,9 @@ using namespace std::chrono_literals;
 
 namespace {
 
+using domain::Health;
+
 constexpr int power_off_signal = SIGUSR1, restart_signal = SIGUSR2;
-constexpr auto beat_period = 2s;
 constexpr auto farewell = 5s;  // for the controllers to say Closed for every device
 
 Fd block_signals() {
@@ -46,7 +48,7 @@ class Init {
     [[noreturn]] void run() {
         [[maybe_unused]] const auto heard = loop_.watch(signals_.get(), POLLIN, [this](short) { hear(); });
         [[maybe_unused]] const auto news = loop_.watch(links_.fd(), POLLIN, [this](short) { links_.refresh(log_); });
-        [[maybe_unused]] const auto beat = loop_.every(beat_period, [this] { report(); });
+        [[maybe_unused]] const auto beat = loop_.every(Health::beat_period, [this] { report(); });
         links_.refresh(log_);
         for (auto& service : services_) service->start([this] { report(); });
         while (!end_) loop_.turn(1s);
@@ -76,6 +78,7 @@ class Init {
     void report() {
         const bool all = std::ranges::all_of(services_, [](const auto& one) { return one->alive(); });
         if (!health_ || !all) return;
+        health_->memory(memory_in_use());
         if (std::exchange(ready_, true))
             health_->beat();
         else

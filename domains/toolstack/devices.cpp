@@ -32,21 +32,6 @@ Result<bool> exists(Store& store, const std::string& path) {
     return value.has_value();
 }
 
-// No transaction: a backend that writes all the time could make every one of them fail (XSA-206). One that vanishes
-// meanwhile leaves a stump that remove_device() takes away.
-Status ask_to_close(Store& store, const std::string& back) {
-    const auto state = TRY(store.read(back + "/state"));
-    if (!state) return {};
-    TRY(store.write(back + "/online", "0"));
-    if (parse_xenbus_state(*state) == XenbusState::closed) return {};
-    return store.write(back + "/state", std::to_string(static_cast<unsigned>(XenbusState::closing)));
-}
-
-Result<bool> closed(Store& store, const std::string& back) {
-    const auto state = TRY(store.read(back + "/state"));
-    return !state || parse_xenbus_state(*state) == XenbusState::closed;
-}
-
 // Removes the folders above `path` that are empty, up to (not including) `top`. In a transaction, for another device
 // may be on its way into one of them; without insisting, for an empty folder is no harm.
 void prune(Store& store, const std::string& path, const std::string& top) {
@@ -97,12 +82,28 @@ Result<DeviceStates> states(Store& store, const DeviceLink& link) {
                         .backend = parse_xenbus_state(back.value_or(""))};
 }
 
+// No transaction: a backend that writes all the time could make every one of them fail (XSA-206). One that vanishes
+// meanwhile leaves a stump that remove_device() takes away.
+Status ask_to_close(Store& store, const DeviceLink& link) {
+    const std::string back = backend_path(link);
+    const auto state = TRY(store.read(back + "/state"));
+    if (!state) return {};
+    TRY(store.write(back + "/online", "0"));
+    if (parse_xenbus_state(*state) == XenbusState::closed) return {};
+    return store.write(back + "/state", std::to_string(static_cast<unsigned>(XenbusState::closing)));
+}
+
+Result<bool> closed(Store& store, const DeviceLink& link) {
+    const auto state = TRY(store.read(backend_path(link) + "/state"));
+    return !state || parse_xenbus_state(*state) == XenbusState::closed;
+}
+
 Status detach_all(Store& store, const std::vector<DeviceLink>& devices, std::chrono::milliseconds patience) {
     const auto end = Clock::now() + patience;
-    for (const auto& link : devices) TRY(ask_to_close(store, backend_path(link)));
+    for (const auto& link : devices) TRY(ask_to_close(store, link));
     for (const auto& link : devices)
         while (Clock::now() < end) {
-            const bool done = TRY(closed(store, backend_path(link)));
+            const bool done = TRY(closed(store, link));
             if (done) break;
             std::this_thread::sleep_for(look_again);
         }
@@ -112,9 +113,9 @@ Status detach_all(Store& store, const std::vector<DeviceLink>& devices, std::chr
 
 Result<bool> detach(Store& store, const DeviceLink& link, std::chrono::milliseconds patience, bool force) {
     const auto end = Clock::now() + patience;
-    TRY(ask_to_close(store, backend_path(link)));
+    TRY(ask_to_close(store, link));
     while (true) {
-        const bool done = TRY(closed(store, backend_path(link)));
+        const bool done = TRY(closed(store, link));
         if (done || (force && Clock::now() >= end)) break;
         if (Clock::now() >= end) return false;
         std::this_thread::sleep_for(look_again);

@@ -28,7 +28,11 @@ bool is_refused(Store& store, const DeviceLink& link, const DeviceStates& now);
 // What its backend has said in xenstore, or where else to look.
 std::string why_not_connected(Store& store, const DeviceLink& link);
 
-// Asks the backends to close (online 0, state Closing), waits for them no longer than `patience` in all, then removes
+// Asks the backend to close for good (online 0, state Closing), and whether it has.
+Status ask_to_close(Store& store, const DeviceLink& link);
+Result<bool> closed(Store& store, const DeviceLink& link);
+
+// Asks all backends to close, waits for them no longer than `patience` in all, then removes
 // the directories whatever they did. The frontends are gone already.
 Status detach_all(Store& store, const std::vector<DeviceLink>& devices, std::chrono::milliseconds patience);
 

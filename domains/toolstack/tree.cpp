@@ -203,15 +203,17 @@ Tree console_tree(const Channel* channel, DomainId frontend, DomainId backend, c
     return device_tree(link, entries, owned(frontend, backend));
 }
 
+Status write_nodes(Store& store, const Tree& tree) {
+    for (const auto& path : tree.removed) TRY(store.remove(path));
+    for (const auto& [path, value, permissions] : tree.nodes) {
+        TRY(store.write(path, value));
+        if (!permissions.empty()) TRY(store.set_permissions(path, permissions));
+    }
+    return {};
+}
+
 Status write_tree(Store& store, const Tree& tree) {
-    return store.transaction([&]() -> Status {
-        for (const auto& path : tree.removed) TRY(store.remove(path));
-        for (const auto& [path, value, permissions] : tree.nodes) {
-            TRY(store.write(path, value));
-            if (!permissions.empty()) TRY(store.set_permissions(path, permissions));
-        }
-        return {};
-    });
+    return store.transaction([&] { return write_nodes(store, tree); });
 }
 
 }  // namespace caisson::toolstack

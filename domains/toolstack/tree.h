@@ -6,7 +6,7 @@
 // What is left out because a process has no such thing: store/port, store/ring-ref, the image keys; console/ring-ref
 // and console/port are the frontend's to write, where on Xen the domain builder does.
 //
-// Pure: a tree is a list of nodes; write_tree() is the only function that touches a store. Threads: any.
+// Pure: a tree is a list of nodes; the last two functions alone touch a store. Threads: any.
 #pragma once
 
 #include <optional>
@@ -49,7 +49,8 @@ Tree vbd_tree(const Disk& disk, DomainId frontend, DomainId backend);
 // `channel` absent: console 0, which may have a log.
 Tree console_tree(const Channel* channel, DomainId frontend, DomainId backend, const ConsoleLog* log = nullptr);
 
-// One transaction.
+// One transaction; the other is for within one.
 Status write_tree(Store& store, const Tree& tree);
+Status write_nodes(Store& store, const Tree& tree);
 
 }  // namespace caisson::toolstack

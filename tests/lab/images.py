@@ -85,8 +85,10 @@ class Image:
                 raise Skip("cpio failed")
 
 
-def dom0(packages, work):
+def dom0(packages, work, programs=()):
     image = Image(packages, work / "dom0")
+    for source in programs:
+        image.program(source, f"usr/bin/{Path(source).name}", strip=True)
     for name in ("xl", "libxl-save-helper", "xenstored", "xenconsoled", "xenconsole", "xen-init-dom0"):
         image.program(packages.xen_programs / name, f"usr/lib/xen-4.17/bin/{name}")
     # xl's hotplug scripts are bash; pthread_cancel in xl loads libgcc_s at run time.

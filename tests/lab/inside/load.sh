@@ -13,20 +13,27 @@ load_begins() {
     modprobe xen-blkfront; modprobe xen-netfront
     try 60 test -b /dev/xvda || fail "no /dev/xvda"
     join_net eth0 10.0.0.2 10.0.0.1 20
+    load_starts
+    attachments >/tmp/attachments; dmesg >/tmp/dmesg
+    publish state busy
+}
+# The two are there, whoever made them.
+load_starts() {
     mkfifo /tmp/stop-disk /tmp/stop-net
     exec 4<>/tmp/stop-disk 5<>/tmp/stop-net
     block_load /dev/xvda /tmp/model 1 </tmp/stop-disk >/tmp/disk 2>&1 & disk=$!
     lab_traffic ask 10.0.0.1 7001 </tmp/stop-net >/tmp/net 2>&1 & net=$!
     try 60 grep -q ^ready /tmp/disk || fail "the disk: $(tail -1 /tmp/disk)"
-    attachments >/tmp/attachments; dmesg >/tmp/dmesg
-    publish state busy
 }
 load_ends() {
-    echo >&4; echo >&5
-    wait $disk; wait $net
+    load_stops
     attachments | cmp - /tmp/attachments || fail "a device was attached anew"
     dmesg | diff /tmp/dmesg - | grep '^>'
     publish words "$(dmesg | diff /tmp/dmesg - | grep -c '^>')"
+}
+load_stops() {
+    echo >&4; echo >&5
+    wait $disk; wait $net
     grep -h ^error /tmp/disk /tmp/net
     publish disk "$(sed -n 's/^end //p' /tmp/disk)"
     publish net "$(sed -n 's/^end //p' /tmp/net)"
@@ -34,9 +41,12 @@ load_ends() {
 # The states, rings and event channels of both devices: another attachment has others.
 attachments() { xenstore-ls device; }
 
-# load_was_served NAME: in Dom0, what the guest NAME found at its end.
+# In Dom0, what the guest NAME found at its end: load_was_served NAME after load_ends, load_was_whole NAME after load_stops.
 load_was_served() {
     same "words of the kernel of $1" "$(value "$1" words)" 0
+    load_was_whole "$1"
+}
+load_was_whole() {
     say "the disk of $1 (sectors checked, lost, torn, elsewhere, errors, requests): $(value "$1" disk)"
     say "the net of $1 (messages, bytes, errors): $(value "$1" net)"
     set -- "$1" $(value "$1" disk)

@@ -15,6 +15,19 @@ note() { say "$*"; echo "$*" >"$out/note"; }
 # `paused=-p start NAME`: made, but it never runs. NAME_image: a service VM's image, in which nothing of the scenario runs.
 # NAME_layout: a file of images/layouts/, of which what the lab says here takes the place.
 start() {
+    describe "$1"
+    say "start $1"
+    # libxl gives a backend ten seconds, whatever the machine: a busy one gets more tries.
+    attempts=$patience
+    until xl create -q $paused "/run/$1.cfg"; do
+        attempts=$((attempts - 1))
+        [ $attempts -gt 0 ] || fail "xl create $1"
+    done
+    eval "id_$1=$(xl domid "$(name_of "$1")")"
+    ids="$ids $(id_of "$1")"
+}
+# describe NAME: only /run/NAME.cfg, for others to start.
+describe() {
     eval "words=\$${1}_words image=\$${1}_image layout=\$${1}_layout"
     name=$1
     [ -z "$layout" ] || name=$(sed -n 's/^name = "\(.*\)"/\1/p' "/lab/layouts/$layout.cfg")
@@ -23,15 +36,6 @@ start() {
       printf '%s\n' "name='$name'" "kernel='/run/vmlinux'" "ramdisk='/run/${image:-domain}.img'" "memory=${memory:-224}" \
         "extra='console=hvc0 quiet role=$1 scenario=$scenario patience=$patience $words'"
       eval "printf '%s\n' \"\$${1}_cfg\""; } >"/run/$1.cfg"
-    say "start $1"
-    # libxl gives a backend ten seconds, whatever the machine: a busy one gets more tries.
-    attempts=$patience
-    until xl create -q $paused "/run/$1.cfg"; do
-        attempts=$((attempts - 1))
-        [ $attempts -gt 0 ] || fail "xl create $1"
-    done
-    eval "id_$1=$(xl domid "$name")"
-    ids="$ids $(id_of "$1")"
 }
 ids=
 id_of() { eval "echo \$id_$1"; }  # xl is slow under emulation: it is asked once

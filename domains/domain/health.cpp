@@ -1,4 +1,4 @@
-#include "domains/service_vm/health.h"
+#include "domains/domain/health.h"
 
 #include <ctime>
 #include <filesystem>
@@ -6,10 +6,9 @@
 
 #include "domains/domain/birth.h"
 #include "domains/domain/stats_page.h"
-#include "domains/service_vm/kernel.h"
 #include "ring/device.h"
 
-namespace caisson::service_vm {
+namespace caisson::domain {
 namespace {
 
 const std::string folder = "data/service/";
@@ -23,10 +22,10 @@ std::uint64_t milliseconds_since_boot() {
 std::string bytes_carried() {
     std::map<std::string, std::uint64_t> carried;
     std::error_code none;
-    for (const auto& entry : std::filesystem::directory_iterator(domain::stats_folder, none)) {
+    for (const auto& entry : std::filesystem::directory_iterator(stats_folder, none)) {
         const Fd file(::open(entry.path().c_str(), O_RDONLY | O_CLOEXEC | O_NOFOLLOW | O_NONBLOCK));
         DeviceStats page;
-        if (!domain::copy_page(file, page) || page.role != static_cast<std::uint32_t>(Role::backend)) continue;
+        if (!copy_page(file, page) || page.role != static_cast<std::uint32_t>(Role::backend)) continue;
         std::uint64_t& sum = carried[escaped(page.class_name())];
         for (const auto& queue : page.queue) sum += queue.bytes_in.get() + queue.bytes_out.get();
     }
@@ -54,7 +53,6 @@ void Health::ready() {
 
 void Health::beat() {
     tell("heartbeat", std::to_string(++beats_));
-    tell("memory", std::to_string(memory_in_use()));
     tell("bytes", bytes_carried());
 }
 
@@ -62,4 +60,4 @@ void Health::tell(const std::string& key, const std::string& value) {
     if (const Status told = store_.write(folder + key, value); !told) log_.peer(told.error());
 }
 
-}  // namespace caisson::service_vm
+}  // namespace caisson::domain

@@ -1,0 +1,120 @@
+# Twenty restarts of whole driver domains under load: with our frontends no error and no lost write; what stock ones get back, and how soon.
+limit=900
+. /lab/load.sh
+
+restarts=20
+net_image=network net_cfg="driver_domain=1"
+storage_image=virtual-disk
+storage_cfg="driver_domain=1
+disk=['format=raw,vdev=xvda,access=w,backendtype=phy,target=/dev/loop0']"
+peer_cfg="vif=['mac=00:16:3e:00:00:01,bridge=br0,backend=net']"
+guest_cfg="disk=['format=raw,vdev=xvda,access=w,backendtype=phy,backend=storage,target=/dev/xvda']
+vif=['mac=00:16:3e:00:00:02,bridge=br0,backend=net']"
+stock_cfg="disk=['format=raw,vdev=xvda,access=r,backendtype=phy,backend=storage,target=/dev/xvda']
+vif=['mac=00:16:3e:00:00:03,bridge=br0,backend=net']"
+
+peer() {
+    modprobe tun
+    caisson frontd &
+    try 60 test -d /sys/class/net/eth0 || fail "no eth0"
+    ip addr add 10.0.0.1/24 dev eth0
+    ip link set eth0 up
+    lab_traffic serve 7001 &
+    publish state ready
+}
+
+guest() {
+    modprobe tun; modprobe fuse
+    caisson frontd &
+    try 60 test -f /dev/xvda || fail "no /dev/xvda"
+    try 60 test -d /sys/class/net/eth0 || fail "no eth0"
+    join_net eth0 10.0.0.2 10.0.0.1 60
+    publish state ready
+    told load yes 300
+    load_starts
+    publish state busy
+    told stop yes 880
+    load_stops
+    publish longest-disk "$(longest /tmp/disk)"
+    publish longest-net "$(longest /tmp/net)"
+    publish state done
+}
+# The most milliseconds between a small question and its answer.
+longest() { sed -n 's/^probe //p' "$1" | awk '{ took = ($2 - $1) * 1000; if (took > most) most = took } END { printf "%d", most }'; }
+
+# Its interface comes back without its address: that is for whoever runs the guest, here for a loop.
+stock() {
+    modprobe xen-blkfront; modprobe xen-netfront
+    try 60 test -b /dev/xvda || fail "no /dev/xvda"
+    join_net eth0 10.0.0.3 10.0.0.1 60
+    while sleep 0.3; do ip link set eth0 up && ip addr add 10.0.0.3/24 dev eth0; done >/dev/null 2>&1 &
+    (while :; do
+        ping -c 1 -W 1 10.0.0.1 >/dev/null 2>&1 && read -r now _ </proc/uptime && echo "$now" >>/tmp/answers
+        sleep 0.2
+    done) &
+    publish state busy
+    for number in 1 2; do
+        told read "$number" 880
+        try 120 dd if=/dev/xvda of=/tmp/sector bs=4k count=1 iflag=direct 2>/dev/null || fail "its disk did not come back ($number)"
+        publish read "$number"
+    done
+    told stop yes 880
+    publish longest "$(awk 'NR > 1 && $1 - last > most { most = $1 - last } { last = $1 } END { printf "%.1f", most }' /tmp/answers)"
+    publish words "$(dmesg | grep -c -i 'I/O error\|BUG\|blocked for')"
+    publish state done
+}
+
+about() { xenstore-read "/tool/caisson/supervise/$1/$2" 2>/dev/null; }
+# lives NAME RESTARTS: it is ready, and has begun anew so often.
+lives() { [ "$(about "$1" state)" = ready ] && [ "$(about "$1" restarts)" = "$2" ] && [ -z "$(about "$1" predecessors)" ]; }
+# again NAME COMMAND...: the command ends the domain; the supervisor makes another one.
+again() {
+    name=$1; shift
+    ends=$(($(about "$name" restarts) + 1))
+    "$@" || fail "$*"
+    try 120 lives "$name" $ends || fail "$name: $(about "$name" state), $(about "$name" restarts) restarts, $(about "$name" why)"
+    say "$name is domain $(about "$name" domid) after $(about "$name" outage) ms: $(about "$name" why)"
+    sleep 3
+}
+
+dom0() {
+    modprobe xen-blkback; modprobe loop
+    dd if=/dev/zero of=/run/store bs=1M count=16 2>/dev/null
+    losetup /dev/loop0 /run/store
+    for name in net storage; do memory=96 describe $name; done
+    caisson supervise --steady 1 --start $((60 * patience)) --heart $((10 * patience)) /run/net.cfg /run/storage.cfg >"$out/supervise.log" 2>&1 &
+    supervisor=$!
+    for name in net storage; do try 90 lives $name 0 || fail "$name: $(about $name state) $(about $name why)"; done
+    for name in peer guest stock; do start $name; done
+    await peer state ready 60
+    await guest state ready 60
+    await stock state busy 90
+    tell guest load yes
+    await guest state busy 120
+
+    again net xl pause net               # its heart stands still
+    again storage xl shutdown storage    # in order, and nobody told the supervisor
+    again net caisson restart net
+    tell stock read 1
+    await stock read 1 120
+    again storage caisson restart storage
+    for round in 1 2 3 4 5 6 7 8; do
+        again net xl destroy net
+        again storage xl destroy storage
+    done
+    same "restarts of both" $(($(about net restarts) + $(about storage restarts))) $restarts
+    tell stock read 2
+    await stock read 2 120
+    tell guest stop yes
+    await guest state done 120
+    tell stock stop yes
+    await stock state done 30
+    kill $supervisor
+    for name in net storage; do xl destroy $name; done
+    losetup -d /dev/loop0
+    rm -f /run/store
+    load_was_whole guest
+    same "complaints of the stock guest's kernel" "$(value stock words)" 0
+    note "$restarts restarts, 0 errors; longest wait of our guest: disk $(value guest longest-disk) ms, net $(value guest longest-net) ms;" \
+        "a stock guest's net was away for $(value stock longest) s at most"
+}

@@ -1,0 +1,135 @@
+// `caisson supervise` with whole domains: killed, frozen, replaced, and not to be made.
+#include <signal.h>
+#include <sys/wait.h>
+
+#include <thread>
+
+#include "ring/store.h"
+#include "tests/unit/command_world.h"
+
+using namespace caisson;
+using caisson::test::CommandWorld;
+using namespace std::chrono_literals;
+
+namespace {
+
+// A disk image that outlives the driver domain, which a supervisor keeps.
+struct Supervised : CommandWorld {
+    Supervised() {
+        std::filesystem::permissions(folder(), std::filesystem::perms(0711));
+        std::filesystem::create_directory(images);
+        std::ofstream(images + "/a.img").flush();
+        std::filesystem::resize_file(images + "/a.img", 4 << 20);
+        std::filesystem::permissions(images + "/a.img", std::filesystem::perms(0666));
+    }
+    ~Supervised() {
+        if (supervisor_ <= 0) return;
+        ::kill(supervisor_, SIGTERM);
+        ::waitpid(supervisor_, nullptr, 0);
+    }
+    void supervise(const std::string& files) {
+        supervisor_ = ::fork();
+        if (supervisor_ == 0) {
+            const std::string line = std::string("exec ") + CAISSON_COMMAND + " --state " + state().folder +
+                                     " supervise --steady 0 --start 30 --heart 3 " + files + " >" + folder() +
+                                     "/log 2>&1";
+            ::execl("/bin/sh", "sh", "-c", line.c_str(), nullptr);
+            ::_exit(127);
+        }
+        REQUIRE(supervisor_ > 0);
+    }
+    std::string about(const std::string& key) const {
+        auto store = Store::open(state().xenstored_socket());
+        return store ? store->read("/tool/caisson/supervise/storage/" + key)->value_or("") : "";
+    }
+    // Within a time that only a hang exceeds.
+    bool comes(const std::string& key, const std::string& value) const {
+        for (int i = 0; i < 6000; ++i, std::this_thread::sleep_for(10ms))
+            if (about(key) == value && about("state") == "ready") return true;
+        return false;
+    }
+    pid_t init() const {
+        for (const auto& domain : list())
+            if (domain["name"] == "storage") return domain["pid"].get<pid_t>();
+        return 0;
+    }
+    std::string log() const {
+        std::ifstream in(folder() + "/log");
+        return {std::istreambuf_iterator<char>(in), {}};
+    }
+    std::string storage() const { return cfg("storage", "driver_domain=1\ncaisson_bind=['" + images + "']\n"); }
+
+    std::string images = folder() + "/images";
+
+  private:
+    pid_t supervisor_ = 0;
+};
+
+}  // namespace
+
+TEST_CASE("A driver domain that is killed again and again is made again, and its guest's disk loses nothing") {
+    Supervised world;
+    if (!world.possible()) return;
+    world.supervise(world.storage());
+    REQUIRE(world.comes("restarts", "0"));
+    const auto guest = world.run(
+        "create --wait " +
+        world.cfg("guest", "disk=['vdev=xvda,access=rw,backend=storage,target=" + world.images + "/a.img']\n"));
+    INFO(guest.out);
+    REQUIRE(guest.code == 0);
+    for (int kills = 1; kills <= 5; ++kills) {
+        const std::string part = std::to_string(kills);
+        std::thread killer([&] { ::kill(world.init(), SIGKILL); });
+        const auto wrote = world.run("exec guest sh -c 'for i in 0 1 2 3 4 5 6 7; do printf \"%0512d\" " + part +
+                                     "$i | dd of=/dev/xvda bs=512 seek=$((i * 100 + " + part +
+                                     ")) conv=notrunc,fsync 2>&1 || exit 1; done'");
+        killer.join();
+        INFO(wrote.out << world.log());
+        CHECK(wrote.code == 0);
+        CHECK(world.comes("restarts", part));
+    }
+    const auto read = world.run(
+        "exec guest sh -c 'for k in 1 2 3 4 5; do for i in 0 1 2 3 4 5 6 7; do dd if=/dev/xvda bs=512 "
+        "skip=$((i * 100 + k)) count=1 2>/dev/null | grep -q \"^0*$k$i\" || echo lost $k $i; done; done'");
+    CHECK(read.out.empty());
+}
+
+TEST_CASE("A driver domain whose controller stands still is replaced; so is one whose replacement is asked for") {
+    Supervised world;
+    if (!world.possible()) return;
+    world.supervise(world.storage());
+    REQUIRE(world.comes("restarts", "0"));
+    const auto stopped = world.run(
+        "exec storage sh -c 'for p in /proc/[0-9]*; do case \"$(tr \"\\0\" \" \" <$p/cmdline)\" in "
+        "\"/run/caisson/caisson devd \"*) kill -STOP ${p#/proc/};; esac; done'");
+    REQUIRE(stopped.code == 0);
+    CHECK(world.comes("restarts", "1"));
+    CHECK(world.about("why") == "its heart has stood still for 3 s");
+
+    CHECK(world.run("restart --wait storage").code == 0);
+    CHECK(world.about("restarts") == "2");
+    CHECK(world.run("restart --wait storage memory=32").code == 0);
+    CHECK(world.about("settings") == "memory=32\n");
+    CHECK(world.list().back()["memory"] == 32);
+
+    const auto wrong = world.run("restart --wait storage \"memory='nonsense'\"");
+    CHECK(wrong.code == 1);
+    CHECK_THAT(wrong.out, Catch::Contains("runs with the old ones") && Catch::Contains("memory"));
+    CHECK(world.list().back()["memory"] == 32);
+
+    CHECK(world.run("restart storage nonsense").code == 1);
+    CHECK_THAT(world.run("restart ghost").out, Catch::Contains("nobody looks after a domain 'ghost'"));
+    CHECK_THAT(world.run("supervise " + world.storage()).out, Catch::Contains("is supervised already, by process"));
+}
+
+TEST_CASE("What is not to be made is said, with the reason, and tried again less and less often") {
+    Supervised world;
+    world.supervise(world.cfg("storage", "driver_domain=1\ncaisson_forward='maybe'\n"));
+    for (int i = 0; i < 6000 && world.log().find("4 times in a row") == std::string::npos; ++i)
+        std::this_thread::sleep_for(10ms);
+    CHECK_THAT(world.log(), Catch::Contains("it is not made: ") && Catch::Contains("caisson_forward") &&
+                                Catch::Contains("2 times in a row it did not last: it is made again in 1 s") &&
+                                Catch::Contains("4 times in a row it did not last: it is made again in 4 s"));
+    CHECK(world.about("state") == "waiting");
+    CHECK_THAT(world.run("supervise " + world.cfg("nameless", "name=''\n")).out, Catch::Contains("has no name="));
+}
