@@ -31,23 +31,29 @@ void Succession::look(DomainId successor, Clock::time_point now) {
     std::erase_if(away_, [&](Away& device) {
         const auto done = settled(device, successor, now);
         if (!done) log_.peer(done.error());
-        return !done || *done;
+        return done && *done;
     });
 }
 
 Status Succession::move_from(DomainId predecessor, DomainId successor, Clock::time_point now) {
     const auto lives = TRY(store_.read(toolstack::domain_path(predecessor)));
     if (lives) return {};
-    const auto all = TRY(toolstack::served_by(store_, predecessor));
+    auto all = TRY(toolstack::served_by(store_, predecessor));
+    std::erase_if(all, [this](const DeviceLink& link) { return std::ranges::find(refused_, link) != refused_.end(); });
     if (all.empty()) predecessors_.erase(predecessor);
-    for (const auto& link : all) {
-        const bool follows = TRY(toolstack::follows(store_, link));
-        if (follows)
-            TRY(toolstack::move_device(store_, link, successor));
-        else
-            TRY(move_stock(link, all, now));
-    }
+    // A guest that writes all the time can make its own transaction fail: the others do not wait for it.
+    for (const auto& link : all)
+        if (const Status moved = move_one(link, all, successor, now); !moved) {
+            log_.peer(name_of(link) + ": " + moved.error().message());
+            if (moved.error().fault == Fault::unsupported) refused_.push_back(link);
+        }
     return {};
+}
+
+Status Succession::move_one(const DeviceLink& link, const std::vector<DeviceLink>& all, DomainId successor,
+                            Clock::time_point now) {
+    const bool follows = TRY(toolstack::follows(store_, link));
+    return follows ? toolstack::move_device(store_, link, successor) : move_stock(link, all, now);
 }
 
 Status Succession::move_stock(const DeviceLink& link, const std::vector<DeviceLink>& all, Clock::time_point now) {

@@ -41,6 +41,8 @@ class Succession {
         bool back = false;
     };
     Status move_from(DomainId predecessor, DomainId successor, Clock::time_point now);
+    Status move_one(const toolstack::DeviceLink& link, const std::vector<toolstack::DeviceLink>& all,
+                    DomainId successor, Clock::time_point now);
     Status move_stock(const toolstack::DeviceLink& link, const std::vector<toolstack::DeviceLink>& all,
                       Clock::time_point now);
     Result<bool> settled(Away& device, DomainId successor, Clock::time_point now);
@@ -50,6 +52,7 @@ class Succession {
     const Clock::duration pause_;
     std::set<DomainId> predecessors_;
     std::vector<Away> away_;
+    std::vector<toolstack::DeviceLink> refused_;  // of classes that cannot be moved
 };
 
 }  // namespace caisson::supervisor

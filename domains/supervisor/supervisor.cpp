@@ -13,6 +13,7 @@
 #include "domains/supervisor/succession.h"
 #include "domains/toolstack/cfg_file.h"
 #include "domains/toolstack/devices.h"
+#include "domains/toolstack/device_spec.h"
 #include "ring/log.h"
 #include "ring/loop.h"
 
@@ -139,6 +140,7 @@ class Vm {
         const auto& settings = on_trial_ ? *trial_ : settings_;
         arguments.insert(arguments.end(), settings.begin(), settings.end());
         arguments.insert(arguments.end(), ends.begin(), ends.end());
+        arguments.push_back("name=\"" + name_ + "\"");  // whatever the file says by now
         run(arguments, [this](const Child::Ended& ended) {
             const auto sight = see();
             if (!sight || sight->domain) return;
@@ -295,8 +297,8 @@ class Supervisor {
     Status add(const Options& options, const std::string& file) {
         auto cfg = TRY(toolstack::CfgFile::read(file, {}));
         const auto name = cfg.text("name");
-        if (!name || name->empty())
-            return unsupported("", file + ": it has no name=: the file of a domain was expected");
+        if (!name || !toolstack::domain_name_valid(*name))
+            return unsupported("", file + ": it has no name= that could be a domain's");
         if (!names_.insert(*name).second) return unsupported("", file + ": '" + *name + "' is there twice");
         vms_.push_back(std::make_unique<Vm>(loop_, store_, options, std::filesystem::absolute(file), *name));
         return vms_.back()->take_over();

@@ -131,5 +131,5 @@ TEST_CASE("What is not to be made is said, with the reason, and tried again less
                                 Catch::Contains("2 times in a row it did not last: it is made again in 1 s") &&
                                 Catch::Contains("4 times in a row it did not last: it is made again in 4 s"));
     CHECK(world.about("state") == "waiting");
-    CHECK_THAT(world.run("supervise " + world.cfg("nameless", "name=''\n")).out, Catch::Contains("has no name="));
+    CHECK_THAT(world.run("supervise " + world.cfg("nameless", "name=''\n")).out, Catch::Contains("has no name= that could be"));
 }
