@@ -12,8 +12,8 @@
 #include "domains/supervisor/child.h"
 #include "domains/supervisor/succession.h"
 #include "domains/toolstack/cfg_file.h"
-#include "domains/toolstack/devices.h"
 #include "domains/toolstack/device_spec.h"
+#include "domains/toolstack/devices.h"
 #include "ring/log.h"
 #include "ring/loop.h"
 
@@ -145,11 +145,17 @@ class Vm {
             const auto sight = see();
             if (!sight || sight->domain) return;
             const std::string why =
-                ended.code == 0 ? "it ended as soon as it was made" : "it is not made: " + escaped(ended.last_words);
+                ended.code == 0 ? "it ended as soon as it was made" : "it is not made: " + words_of(ended);
             give_up_trial(why);
             health_.not_created(why, Clock::now());
         });
         if (!child_) health_.not_created("its command does not start", now);
+    }
+
+    std::string words_of(const Child::Ended& ended) const {
+        if (!ended.last_words.empty()) return escaped(ended.last_words);
+        return options_.commands.create.front() + " ended with " + std::to_string(ended.code) +
+               (ended.code == 127 ? ": there is no such program" : "");
     }
 
     void destroy() {

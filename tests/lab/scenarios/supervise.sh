@@ -89,8 +89,9 @@ again() {
     sleep 3
 }
 is_again() {
-    name=$1 ends=$2
-    try 120 lives "$name" "$ends" || fail "$name: $(about "$name" state), $(about "$name" restarts) restarts, $(about "$name" why)"
+    name=$1 ends=$2 looks=$((60 * patience))
+    until lives "$name" "$ends" || [ $((looks -= 1)) = 0 ]; do sleep 2; done  # each look is programs that others pay for
+    [ $looks != 0 ] || fail "$name: $(about "$name" state), $(about "$name" restarts) restarts, $(about "$name" why)"
     say "$name is domain $(about "$name" domid) after $(about "$name" outage) ms: $(about "$name" why)"
 }
 
