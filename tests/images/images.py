@@ -20,8 +20,8 @@ from recipe import Modules, Wrong, prepare  # noqa: E402
 
 PROGRAM = None
 DEPENDENCIES = {"bridge": ["stp", "llc"], "nvme": ["nvme-core", "t10-pi"], "igb": ["dca"]}
-OTHERS = ["xen-evtchn", "xen-gntdev", "xen-gntalloc", "xen-pcifront", "e1000e", "r8169", "tun", "ahci", "sd_mod", "brd", "llc",
-          "crc32c_generic", "nf_tables", "nft_ct", "nft_chain_nat", "nft_masq", "dca", "nvme-core", "t10-pi"]
+OTHERS = ["xen-evtchn", "xen-gntdev", "xen-gntalloc", "xen-pcifront", "e1000e", "realtek", "r8169", "tun", "ahci", "sd_mod", "brd",
+          "llc", "crc32c_generic", "nf_tables", "nft_ct", "nft_chain_nat", "nft_masq", "dca", "nvme-core", "t10-pi"]
 
 
 def made_up_kernel(root):
