@@ -1,12 +1,12 @@
 #include "backends/console/log.h"
 
 #include <fcntl.h>
-#include <fmt/chrono.h>
 #include <fmt/format.h>
 #include <sys/stat.h>
 #include <unistd.h>
 
 #include <cstdio>
+#include <ctime>
 
 namespace caisson::console {
 
@@ -34,7 +34,10 @@ Result<Existing> open_one(const std::string& path) {
 std::string stamp_now() {
     timespec now{};
     ::clock_gettime(CLOCK_REALTIME, &now);
-    return fmt::format("[{:%Y-%m-%dT%H:%M:%S}.{:03}Z] ", fmt::gmtime(now.tv_sec), now.tv_nsec / 1'000'000);
+    tm utc{};
+    ::gmtime_r(&now.tv_sec, &utc);
+    return fmt::format("[{:04}-{:02}-{:02}T{:02}:{:02}:{:02}.{:03}Z] ", utc.tm_year + 1900, utc.tm_mon + 1, utc.tm_mday,
+                       utc.tm_hour, utc.tm_min, utc.tm_sec, now.tv_nsec / 1'000'000);
 }
 
 }  // namespace

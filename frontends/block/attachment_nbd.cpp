@@ -6,9 +6,9 @@
 
 #include <array>
 #include <climits>
-#include <fstream>
 
 #include "frontends/block/nbd_netlink.h"
+#include "ring/text_file.h"
 
 namespace caisson::block::frontend {
 
@@ -35,10 +35,11 @@ std::optional<std::uint32_t> index_of(const std::string& device) {
 void end_predecessor(const NbdNetlink& driver, const std::string& path) {
     const auto index = index_of(target_of(path));
     if (!index) return;
-    std::ifstream backend("/sys/block/nbd" + std::to_string(*index) + "/backend");
-    std::string owner;
-    if (!std::getline(backend, owner) || owner == owner_of(path)) ::unlink(path.c_str());
-    if (owner == owner_of(path)) (void)driver.disconnect(*index);
+    const auto backend = read_text("/sys/block/nbd" + std::to_string(*index) + "/backend");
+    const bool owned = backend && !backend->empty();
+    const bool ours = owned && backend->substr(0, backend->find('\n')) == owner_of(path);
+    if (!owned || ours) ::unlink(path.c_str());
+    if (ours) (void)driver.disconnect(*index);
 }
 
 class NbdDevice final : public Attachment {
