@@ -24,7 +24,7 @@ def draft(name):
 
 
 def measures(name):
-    """It is run by ./dev bench lab, which also reads its figures."""
+    """It is run by a benchmark, which also reads its figures."""
     return re.search(r"^measures=yes", (SCENARIOS / f"{name}.sh").read_text(), re.MULTILINE)
 
 
