@@ -107,12 +107,12 @@ patiently() {
 
 # smallest NAME: the least memory, in MiB, with which it comes to serve and a guest's load ends well.
 smallest() {
-    fails=16 passes=128
+    fails=16 passes=256
     while [ $((passes - fails)) -gt "$step" ]; do
         middle=$(((passes + fails) / 2 / step * step))
         if enough "$1" $middle; then passes=$middle; else fails=$middle; fi
     done
-    [ $passes -lt 128 ] || enough "$1" 128 || fail "$1 does not pass with 128 MiB"
+    [ $passes -lt 256 ] || enough "$1" 256 || fail "$1 does not pass with 256 MiB"
     echo "FIGURE memory_least/$1 $passes"
 }
 enough() {
