@@ -83,6 +83,14 @@ void Endpoint::look() {
         if (failed_at_ && *failed_at_ == seen->peer && !seen->leave) return;
         failed_at_.reset();
         if (seen->leave) leave();
+        // The toolstack has removed our directory and made it again while we were not looking.
+        const bool anew = address_.role == Role::backend && shown_ == XenbusState::initialising &&
+                          mine_ != XenbusState::unknown && mine_ != XenbusState::initialising;
+        if (anew && !seen->leave) {
+            mine_ = XenbusState::closed;
+            begin_disconnect({Do::disconnect, XenbusState::unknown, XenbusState::initialising});
+            continue;
+        }
         const Step step = address_.role == Role::backend
                               ? backend_step(mine_, seen->peer, {.shown = shown_, .invites = invite_})
                               : frontend_step(mine_, seen->peer);
@@ -146,20 +154,22 @@ bool Endpoint::offer() {
 bool Endpoint::must_wait(Role beginner) {
     if (address_.role != beginner || pace_.interval.count() == 0) return false;
     const auto now = std::chrono::steady_clock::now();
-    const auto due = std::max(paid_until_, now);
-    const auto early = due + pace_.interval - now - pace_.interval * pace_.at_once;
-    if (early > std::chrono::milliseconds(0)) {
+    const std::chrono::duration<double> each =
+        std::max<std::chrono::steady_clock::duration>(pace_.interval, cost_ * 10);
+    begun_ = std::max(0.0, begun_ - (now - begun_at_) / each);
+    begun_at_ = now;
+    if (begun_ + 1 > pace_.at_once) {
         log_.peer("the peer begins again and again: it waits for its turn");
-        host_.timer(std::chrono::duration_cast<std::chrono::milliseconds>(early) + std::chrono::milliseconds(1));
+        host_.timer(std::chrono::ceil<std::chrono::milliseconds>((begun_ + 1 - pace_.at_once) * each));
         return true;
     }
-    paid_until_ = due + pace_.interval;
+    begun_ += 1;
+    cost_ = {};
     return false;
 }
 
 void Endpoint::pay_for(std::chrono::steady_clock::time_point begun) {
-    const auto now = std::chrono::steady_clock::now();
-    if (pace_.interval.count() != 0) paid_until_ = std::max(paid_until_, now + (now - begun) * 10);
+    cost_ += std::chrono::steady_clock::now() - begun;
 }
 
 void Endpoint::connect() {

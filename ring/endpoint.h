@@ -32,9 +32,9 @@ inline constexpr const char* claimed_key = "claimed";
 // unanswered. The toolstack then gives it another backend without taking the device from the guest.
 inline constexpr const char* follows_key = "caisson-follows";
 
-// How often a device may begin anew: so many times at once, and once more after each interval. A peer that comes and
-// goes costs its controller, the store and the hypervisor more than itself; beyond this it waits, and ten times as long
-// as our own part of it took. A backend's beginning is its offer, a frontend's that it connects.
+// How often a device may begin anew: so many times at once, and once more after each interval, or after ten times as
+// long as our own part of the last one took. A peer that comes and goes costs its controller, the store and the
+// hypervisor more than itself. A backend's beginning is its offer, a frontend's that it connects.
 struct ConnectPace {
     unsigned at_once = 10;
     std::chrono::milliseconds interval{250};  // 0: as often as it likes
@@ -117,7 +117,9 @@ class Endpoint {
     Log& log_;
     const std::string own_, peer_;
     const ConnectPace pace_;
-    std::chrono::steady_clock::time_point paid_until_{};  // an interval for each beginning
+    double begun_ = 0;  // beginnings, less one for each interval since
+    std::chrono::steady_clock::time_point begun_at_{};
+    std::chrono::steady_clock::duration cost_{};  // of the last one: our own part of it
 
     XenbusState mine_ = XenbusState::unknown, shown_ = XenbusState::unknown;
     bool connected_ = false;  // connect() succeeded and disconnect() has not been called

@@ -104,6 +104,7 @@ Status take_away(Store& store, const DeviceLink& link) {
             for (const auto& name : *names)
                 if (const auto value = TRY(store.read(frontend_path(link) + "/" + name)); value)
                     TRY(store.write(trusted_path(link) + kept + "/" + name, *value));
+        TRY(store.remove(backend_path(link)));
         return store.remove(frontend_path(link));
     });
 }
