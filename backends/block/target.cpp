@@ -94,7 +94,8 @@ Status describe_device(const Fd& file, const std::string& path, const struct sta
         return unsupported("", path + " has sectors of " + std::to_string(logical) + " bytes, neither 512 nor 4096");
     geometry.sector_size = static_cast<std::uint32_t>(logical);
     geometry.physical_sector_size = physical;
-    geometry.discard = queue_attribute(status.st_rdev, "discard_max_bytes") != 0;
+    // A hole in a block device is what it can write as zeroes by itself (blkdev_fallocate(): no fallback).
+    geometry.discard = queue_attribute(status.st_rdev, "write_zeroes_max_bytes") != 0;
     geometry.discard_granularity = static_cast<std::uint32_t>(queue_attribute(status.st_rdev, "discard_granularity"));
     return {};
 }

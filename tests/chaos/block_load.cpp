@@ -1,7 +1,7 @@
 // A program in the guest that uses a disk and checks every byte of it: through the library (`xvdb`: block::open_disk)
 // or through the file (`/dev/xvda`: pread, pwrite, fsync, fallocate with O_DIRECT, in several threads).
 //
-// Usage: block_load DISK MODEL SEED
+// Usage: block_load DISK MODEL SEED [no-discard]
 //
 // It reads the whole disk, says "ready SECTORS", works until a line comes on its standard input, reads the whole disk
 // again and ends. Meanwhile it says, a line each, with CLOCK_MONOTONIC in seconds:
@@ -162,8 +162,10 @@ class LibraryLoad {
 
 class FileLoad {
   public:
-    FileLoad(int fd, bool device, std::uint64_t sectors, const std::string& model, std::uint32_t seed)
-        : fd_(fd), device_(device), shadow_(model, sectors, seed) {}
+    FileLoad(int fd, bool device, std::uint64_t sectors, const std::string& model, std::uint32_t seed, bool discards)
+        : fd_(fd), device_(device), shadow_(model, sectors, seed) {
+        shadow_.discards = discards;
+    }
 
     int run() {
         read_all();
@@ -248,12 +250,12 @@ class FileLoad {
     std::atomic<bool> stop_ = false;
 };
 
-int use_file(const std::string& path, const std::string& model, std::uint32_t seed) {
+int use_file(const std::string& path, const std::string& model, std::uint32_t seed, bool discards) {
     const int fd = ::open(path.c_str(), O_RDWR | O_DIRECT | O_CLOEXEC);
     struct stat seen{};
     const off_t size = fd < 0 || ::fstat(fd, &seen) != 0 ? -1 : ::lseek(fd, 0, SEEK_END);
     if (size < 0) return fmt::print(stderr, "{}: {}\n", path, std::strerror(errno)), 1;
-    return FileLoad(fd, S_ISBLK(seen.st_mode), static_cast<std::uint64_t>(size) / sector, model, seed).run();
+    return FileLoad(fd, S_ISBLK(seen.st_mode), static_cast<std::uint64_t>(size) / sector, model, seed, discards).run();
 }
 
 int use_library(const std::string& name, const std::string& model, std::uint32_t seed) {
@@ -266,11 +268,12 @@ int use_library(const std::string& name, const std::string& model, std::uint32_t
 }  // namespace caisson::chaos
 
 int main(int argc, char** argv) {
-    if (argc != 4) return fmt::print(stderr, "usage: block_load DISK MODEL SEED\n"), 2;
+    if (argc != 4 && (argc != 5 || std::string_view(argv[4]) != "no-discard"))
+        return fmt::print(stderr, "usage: block_load DISK MODEL SEED [no-discard]\n"), 2;
     const std::string disk = argv[1], model = argv[2];
     const auto seed = static_cast<std::uint32_t>(std::strtoul(argv[3], nullptr, 10));
     try {
-        return disk.starts_with("/") ? caisson::chaos::use_file(disk, model, seed)
+        return disk.starts_with("/") ? caisson::chaos::use_file(disk, model, seed, argc < 5)
                                      : caisson::chaos::use_library(disk, model, seed);
     } catch (const std::exception& error) {
         return fmt::print(stderr, "block_load: {}\n", error.what()), 1;

@@ -58,10 +58,16 @@ class Shadow {
     ~Shadow() { ::munmap(known_.data(), bytes()); }
     Shadow(const Shadow&) = delete;
 
+    bool discards = true;  // where the disk has them
+
     // Another piece of work on sectors that nothing under way touches; `count` 0: there was no such place.
     Piece next() {
         const auto dice = random_() % 100;
-        const What what = dice < 55 ? What::write : dice < 92 ? What::read : dice < 97 ? What::flush : What::discard;
+        const What what = dice < 55   ? What::write
+                          : dice < 92 ? What::read
+                          : dice < 97 ? What::flush
+                          : discards  ? What::discard
+                                      : What::write;
         if (what == What::flush) return {.what = what, .count = 1};
         // Mostly small, from 512 bytes to 1 MiB: each power of two half as often as the one before.
         std::uint64_t most = 1;

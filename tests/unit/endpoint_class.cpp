@@ -149,6 +149,29 @@ TEST_CASE("a peer that connects again and again waits: so often at once, and not
     CHECK(*rig.host.delay > std::chrono::minutes(50));
 }
 
+TEST_CASE("a backend whose directory was removed and made again while nobody looked begins anew") {
+    Rig rig(Role::backend);
+    rig.peer("1");
+    REQUIRE(rig.state() == "2");
+    SECTION("before its frontend had come") {
+        need(rig.store.write(rig.own("state"), "1"));
+        rig.endpoint->look();
+        CHECK(rig.state() == "2");
+    }
+    SECTION("with its frontend connected") {
+        rig.peer("4");
+        rig.endpoint->attached();
+        REQUIRE(rig.state() == "4");
+        need(rig.store.write(rig.own("state"), "1"));
+        rig.peer("1");
+        rig.endpoint->detached();
+        CHECK(rig.state() == "2");
+        rig.peer("4");
+        rig.endpoint->attached();
+        CHECK(rig.state() == "4");
+    }
+}
+
 TEST_CASE("a peer that never connects waits for our offers, too") {
     Rig rig(Role::backend, {.at_once = 3, .interval = std::chrono::hours(1)});
     rig.peer("1");

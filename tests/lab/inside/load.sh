@@ -21,7 +21,7 @@ load_begins() {
 load_starts() {
     mkfifo /tmp/stop-disk /tmp/stop-net
     exec 4<>/tmp/stop-disk 5<>/tmp/stop-net
-    block_load /dev/xvda /tmp/model 1 </tmp/stop-disk >/tmp/disk 2>&1 & disk=$!
+    block_load /dev/xvda /tmp/model 1 $no_discard </tmp/stop-disk >/tmp/disk 2>&1 & disk=$!
     lab_traffic ask 10.0.0.1 7001 </tmp/stop-net >/tmp/net 2>&1 & net=$!
     try 60 grep -q ^ready /tmp/disk || fail "the disk: $(tail -1 /tmp/disk)"
 }
