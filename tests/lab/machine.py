@@ -29,7 +29,7 @@ class Machine:
     a network of the emulator's own, 10.0.2.0/24, which leads nowhere else: 10.0.2.2 answers pings, port 7000 of 10.0.2.100
     says what is in share/blob, that of 10.0.2.101 answers with the MD5 sum of what it is told.
 
-    `enforcing`: another Xen, with XSM/FLASK and our policy in it, which it enforces.
+    `enforcing`: another Xen, with XSM/FLASK, and the policy that it enforces.
 
     Its folder has share/ (Dom0's /share) and serial.log.
     """
@@ -52,13 +52,14 @@ class Machine:
 
     def command(self):
         # The processor is one on which Xen runs PVH domains, too; emulated newer ones crash a PV Dom0.
+        xen, policy = self.enforcing or (self.packages.xen, None)
         clock = ["tcg,thread=single", "-icount", "shift=2,sleep=off"] if self.counted else ["tcg,thread=multi"]
         return [program("qemu-system-x86_64"), "-accel", *clock, "-cpu", "qemu64,+svm,+npt",
                 "-m", str(self.memory_mib), "-smp", "2", "-nographic",
-                "-no-reboot", *self._devices(), "-kernel", self.enforcing or self.packages.xen,
+                "-no-reboot", *self._devices(), "-kernel", xen,
                 "-append", "dom0_mem=640M,max:640M com1=115200,8n1 console=com1 conring_size=512k gnttab_max_frames=256" +
-                (" flask=enforcing" if self.enforcing else ""),
-                "-initrd", f"{self.packages.vmlinux} console=hvc0 quiet,{self.dom0}",
+                (" flask=enforcing" if policy else ""),
+                "-initrd", f"{self.packages.vmlinux} console=hvc0 quiet,{self.dom0}" + (f",{policy}" if policy else ""),
                 "-fsdev", f"local,id=share,path={self.share},security_model=none",
                 "-device", "virtio-9p-pci,fsdev=share,mount_tag=share"]
 
