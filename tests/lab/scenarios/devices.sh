@@ -32,7 +32,8 @@ guest() {
 pci() { for one in /sys/bus/pci/devices/*; do [ "$(cat "$one/class")" != "$1" ] || basename "$one"; done; }
 # granted WHEN: pages of other domains that Dom0 has mapped by a grant: of the consoles, xenstore, and all else.
 granted() {
-    xl debug-keys g; sleep 1; xl dmesg -c | sed -n '/gnttab_usage_print_all \[/,$p' >"$out/grants-$1.txt"
+    xl debug-keys g; sleep 1; xl dmesg -c >"$out/xen-$1.txt"
+    sed -n '/gnttab_usage_print_all \[/,$p' "$out/xen-$1.txt" >"$out/grants-$1.txt"
     of_dom0() { grep -c "^(XEN) \[0x$1\]  *0 " "$out/grants-$2.txt"; }
     console=$(of_dom0 000 "$1") store=$(of_dom0 001 "$1")
     echo "$console, $store, $(($(of_dom0 '[0-9a-f]*' "$1") - console - store))"
