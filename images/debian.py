@@ -12,7 +12,7 @@ import subprocess
 from pathlib import Path
 
 PACKAGE_OF = {"qemu-system-x86_64": "qemu-system-x86", "modprobe": "kmod", "depmod": "kmod", "ip": "iproute2",
-              "xenstore-read": "xenstore-utils", "strip": "binutils"}
+              "xenstore-read": "xenstore-utils", "strip": "binutils", "ld": "binutils", "as": "binutils", "xz": "xz-utils"}
 
 
 class Skip(Exception):

@@ -9,7 +9,7 @@ from pathlib import Path
 
 
 class Wrong(Exception):
-    """The recipe is; the text begins with FILE:LINE."""
+    """The recipe is, or kernel.config; the text begins with FILE:LINE."""
 
 
 def same(name):

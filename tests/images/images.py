@@ -14,6 +14,7 @@ from pathlib import Path
 sys.dont_write_bytecode = True
 ROOT = Path(__file__).resolve().parents[2]
 sys.path.insert(0, str(ROOT / "images"))
+import kernel as kernels  # noqa: E402
 import service_vm  # noqa: E402
 from debian import Kernel  # noqa: E402
 from recipe import Modules, Wrong, prepare  # noqa: E402
@@ -122,6 +123,44 @@ class Images(unittest.TestCase):
         self.assertEqual(self.refusal("module bridge\nmodule llc x=1\nserve backends\n"),
                          "wrong.recipe:2: 'llc' is there already: its parameters come too late")
         self.assertIn("is built into the kernel", self.refusal("module xen-blk-always x=1\nserve backends\n"))
+
+    def test_an_option_that_falls_out_of_a_kernel_is_named(self):
+        options, config = self.folder / "kernel.config", "CONFIG_A=y\n# CONFIG_AB is not set\nCONFIG_NAME=\"x\"\n"
+
+        def checked(text):
+            options.write_text(text)
+            try:
+                return kernels.check(options, config)
+            except Wrong as why:
+                return str(why).removeprefix(f"{options}:")
+
+        self.assertIsNone(checked("# a reason\n\nCONFIG_A=y\nCONFIG_NAME=\"x\"\n"))
+        self.assertEqual(checked("CONFIG_A=y\nCONFIG_AB=m\n"), "2: asked for is CONFIG_AB=m, and it is '# CONFIG_AB is not set'")
+        self.assertEqual(checked("CONFIG_A=m\n"), "1: asked for is CONFIG_A=m, and it is 'CONFIG_A=y'")
+        self.assertEqual(checked("CONFIG_B=y\n"), "1: asked for is CONFIG_B=y, and there is no such option, or what it depends"
+                                                  " on is not asked for")
+
+    def test_the_options_of_our_kernel_are_asked_for_once(self):
+        names = [line.partition("=")[0] for line in kernels.OPTIONS.read_text().splitlines() if line and line[0] != "#"]
+        self.assertEqual([name for name in names if not name.startswith("CONFIG_")], [])
+        self.assertEqual(sorted(names), sorted(set(names)))
+
+    def test_a_kernel_has_the_mitigations_that_its_source_has(self):
+        self.assertEqual(kernels.mitigations(
+            "config BEFORE\n\tdefault y\nmenuconfig CPU_MITIGATIONS\n\tdefault y\n\nif CPU_MITIGATIONS\n\nconfig ONE\n\tbool \"One\"\n"
+            "\tdefault y if X86_64\n\nconfig COSTLY\n\tbool \"No\"\n\tdefault n\n\nconfig TWO\n\tdefault y\n\tdepends on ONE\n\nendif\n\n"
+            "config BEHIND\n\tdefault y\n"), "CONFIG_ONE=y\nCONFIG_TWO=y\n")
+
+    def test_a_kernel_is_built_again_when_what_it_is_made_from_is_another(self):
+        source, other = self.folder / "linux.tar.xz", self.folder / "linux-again.tar.xz"
+        for file in (source, other):
+            file.write_bytes(b"source")
+        first = kernels.identity(source, kernels.OPTIONS, ["gcc 12", "ld 2"])
+        self.assertEqual(first, kernels.identity(other, kernels.OPTIONS, ["gcc 12", "ld 2"]))
+        other.write_bytes(b"newer")
+        self.assertEqual(4, len({first, kernels.identity(other, kernels.OPTIONS, ["gcc 12", "ld 2"]),
+                                 kernels.identity(source, other, ["gcc 12", "ld 2"]),
+                                 kernels.identity(source, kernels.OPTIONS, ["gcc 13", "ld 2"])}))
 
     def test_the_command_says_what_is_wrong(self):
         command = [sys.executable, ROOT / "images/build", "--program", PROGRAM, "--out", self.folder / "out",

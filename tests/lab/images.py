@@ -124,10 +124,10 @@ def disk(work, domain_image):
     return work / "disk"
 
 
-def service_vms(packages, work, vm_program):
+def service_vms(kernel, work, vm_program):
     """The images of images/, as they are, and those of recipes that only the lab has."""
     made = []
     for variant, recipe in {**service_vm.variants(), **{file.stem: file for file in LAB.glob("recipes/*.recipe")}}.items():
         made.append(work / f"{variant}.img")
-        made[-1].write_bytes(service_vm.build(variant, recipe, vm_program, packages.bootable))
+        made[-1].write_bytes(service_vm.build(variant, recipe, vm_program, kernel))
     return made

@@ -12,6 +12,7 @@ try 10 xenstore-exists / 2>/dev/null
 xen-init-dom0 >/dev/null
 xenconsoled --log=all --log-dir=/share/out/console --pid-file=/run/xen/xenconsoled.pid
 cp /share/vmlinux /share/*.img /run/
+if [ -e /share/own-kernel ]; then cp /share/own-kernel /run/; fi
 say "up"
 
 # Everything of the last scenario goes: its domains, and what they said is kept in its folder.

@@ -29,11 +29,12 @@ start() {
 # describe NAME: only /run/NAME.cfg, for others to start.
 describe() {
     eval "words=\$${1}_words image=\$${1}_image layout=\$${1}_layout"
-    name=$1
+    name=$1 kernel=/run/vmlinux
+    [ -z "$image" ] || [ ! -e /run/own-kernel ] || kernel=/run/own-kernel
     [ -z "$layout" ] || name=$(sed -n 's/^name = "\(.*\)"/\1/p' "/lab/layouts/$layout.cfg")
     eval "name_$1=$name"
     { [ -z "$layout" ] || grep -v '^bootloader' "/lab/layouts/$layout.cfg"
-      printf '%s\n' "name='$name'" "kernel='/run/vmlinux'" "ramdisk='/run/${image:-domain}.img'" "memory=${memory:-224}" \
+      printf '%s\n' "name='$name'" "kernel='$kernel'" "ramdisk='/run/${image:-domain}.img'" "memory=${memory:-224}" \
         "extra='console=hvc0 quiet role=$1 scenario=$scenario patience=$patience $words'"
       eval "printf '%s\n' \"\$${1}_cfg\""; } >"/run/$1.cfg"
 }
@@ -52,8 +53,15 @@ start_image() {
     read -r to _ </proc/uptime
     begun=$(value "$1" service/heartbeat)
     eval "file=\$${1}_image"
+    [ ! -e /run/own-kernel ] || small "$file"
     note "$file: $(($(stat -c %s "/run/$file.img") / 1024)) KiB, ready $(awk "BEGIN { printf \"%.1f\", $to - $from }") s after xl create" \
         "(its kernel's $(value "$1" service/uptime) ms), $(value "$1" service/memory) KiB of $(xl list "$(name_of "$1")" | awk 'END { print $3 }') MiB in use"
+}
+# small IMAGE: with the kernel of our own, it is at most ten MiB.
+small() {
+    sum=$(($(stat -c %s /run/own-kernel) + $(stat -c %s "/run/$1.img")))
+    [ $sum -le $((10 << 20)) ] || fail "$1 and its kernel are $sum bytes"
+    say "$1 and its kernel are $sum bytes"
 }
 end_image() {
     try 20 lives_on "$1" || fail "the heart of $1 stands still"
