@@ -10,23 +10,20 @@ cpu_weight=8192"
 storage_image=virtual-disk
 storage_cfg="driver_domain=1
 cpu_weight=8192
-disk=['format=raw,vdev=xvda,access=w,backendtype=phy,backend=store,target=/run/disk0',
-      'format=raw,vdev=xvdb,access=w,backendtype=phy,backend=store,target=/run/disk1']"
-store_cfg="driver_domain=1"
-peer_cfg="vif=['mac=00:16:3e:00:00:01,bridge=br0,backend=net']"
+disk=['format=raw,vdev=xvda,access=w,backendtype=phy,backend=peer,target=/run/disk0',
+      'format=raw,vdev=xvdb,access=w,backendtype=phy,backend=peer,target=/run/disk1']"
+peer_cfg="driver_domain=1
+vif=['mac=00:16:3e:00:00:01,bridge=br0,backend=net']"
 guest_cfg="disk=['format=raw,vdev=xvda,access=w,backendtype=phy,backend=storage,target=/dev/xvda']
 vif=['mac=00:16:3e:00:00:02,bridge=br0,backend=net']"
 stock_cfg="disk=['format=raw,vdev=xvda,access=w,backendtype=phy,backend=storage,target=/dev/xvdb']
 vif=['mac=00:16:3e:00:00:03,bridge=br0,backend=net']"
 
-# What storage serves is itself served, by a domain that stays.
-store() {
+# What storage serves is itself served, by a domain that stays: the guest's peer.
+peer() {
     for number in 0 1; do dd if=/dev/zero of=/run/disk$number bs=1M count=16 2>/dev/null; done
     caisson devd &
-    publish state ready
-}
-
-peer() {
+    publish state serves
     modprobe tun
     caisson frontd &
     try 60 test -d /sys/class/net/eth0 || fail "no eth0"
@@ -96,13 +93,13 @@ is_again() {
 }
 
 dom0() {
-    start store
-    await store state ready 60
     for name in net storage; do memory=96 describe $name; done
     caisson supervise --steady 1 --start $((60 * patience)) --heart $((10 * patience)) /run/net.cfg /run/storage.cfg >"$out/supervise.log" 2>&1 &
     supervisor=$!
-    for name in net storage; do try 90 lives $name 0 || fail "$name: $(about $name state) $(about $name why)"; done
-    for name in peer guest stock; do start $name; done
+    try 90 lives net 0 || fail "net: $(about net state) $(about net why)"
+    start peer
+    try 120 lives storage 0 || fail "storage: $(about storage state) $(about storage why)"  # it could not be made before
+    for name in guest stock; do start $name; done
     await peer state ready 60
     await guest state ready 60
     await stock state busy 90
