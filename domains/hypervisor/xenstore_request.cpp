@@ -8,7 +8,7 @@ namespace caisson::hypervisor {
 
 namespace {
 
-constexpr char domid_self_text[] = "32752";  // DOMID_SELF of xen.h
+constexpr char domid_self_text[] = "32752";                                      // DOMID_SELF of xen.h
 constexpr std::string_view domid_self(domid_self_text, sizeof domid_self_text);  // with its NUL
 
 std::string terminated(std::string text) {

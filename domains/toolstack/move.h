@@ -30,8 +30,8 @@ Result<bool> follows(Store& store, const DeviceLink& link);
 // class whose keys are not known here.
 Status move_device(Store& store, const DeviceLink& link, DomainId to);
 
-// The frontend's directory goes, and the backend's if there is one; what the toolstack had there is kept in Dom0's copy: the guest's kernel removes the
-// device. When it has done so cannot be seen from here.
+// The frontend's directory goes, and the backend's if there is one; what the toolstack had there is kept in Dom0's
+// copy: the guest's kernel removes the device. When it has done so cannot be seen from here.
 Status take_away(Store& store, const DeviceLink& link);
 
 }  // namespace caisson::toolstack
