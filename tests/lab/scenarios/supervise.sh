@@ -1,5 +1,6 @@
 # Twenty restarts of whole driver domains under load: with our frontends no error and no lost write; what stock ones get back, and how soon.
 limit=900
+draft="twenty restarts take six minutes and more: ./dev lab supervise"
 . /lab/load.sh
 
 restarts=20
@@ -70,13 +71,18 @@ stock() {
     done
     told stop yes 880
     publish longest "$(awk 'NR > 1 && $1 - last > most { most = $1 - last } { last = $1 } END { printf "%.1f", most }' /tmp/answers)"
-    publish words "$(dmesg | grep -c -i 'I/O error\|BUG\|blocked for')"
+    dmesg | grep -i 'error\|BUG\|blocked for'  # told, not judged: it was served by what died
     publish state done
 }
 
 about() { xenstore-read "/tool/caisson/supervise/$1/$2" 2>/dev/null; }
 # lives NAME RESTARTS: it is ready, and has begun anew so often.
 lives() { [ "$(about "$1" state)" = ready ] && [ "$(about "$1" restarts)" = "$2" ] && [ -z "$(about "$1" predecessors)" ]; }
+# is_served NAME: our guest has connected to what NAME serves.
+is_served() {
+    case $1 in net) device=vif/0 ;; storage) device=vbd/51712 ;; esac
+    [ "$(xenstore-read "/local/domain/$(id_of guest)/device/$device/state")" = 4 ]
+}
 # again NAME COMMAND...: the command ends the domain; the supervisor makes another one.
 again() {
     name=$1; shift
@@ -86,8 +92,8 @@ again() {
     sleep 3
 }
 is_again() {
-    name=$1 ends=$2 looks=$((60 * patience))
-    until lives "$name" "$ends" || [ $((looks -= 1)) = 0 ]; do sleep 2; done  # each look is programs that others pay for
+    name=$1 ends=$2 looks=$((90 * patience))
+    until { lives "$name" "$ends" && is_served "$name"; } || [ $((looks -= 1)) = 0 ]; do sleep 2; done  # each look is programs that others pay for
     [ $looks != 0 ] || fail "$name: $(about "$name" state), $(about "$name" restarts) restarts, $(about "$name" why)"
     say "$name is domain $(about "$name" domid) after $(about "$name" outage) ms: $(about "$name" why)"
 }
@@ -103,7 +109,7 @@ dom0() {
     await peer state ready 60
     await guest state ready 60
     await stock state busy 90
-    for name in peer guest stock; do xl sched-credit2 -d $name -c 30; done
+    for name in peer guest stock; do xl sched-credit2 -d $name -c 40; done
     tell guest load yes
     await guest state busy 120
 
@@ -128,7 +134,6 @@ dom0() {
     await stock state done 30
     kill $supervisor
     load_was_whole guest
-    same "complaints of the stock guest's kernel" "$(value stock words)" 0
     note "$restarts restarts, 0 errors; longest wait of our guest: disk $(value guest longest-disk) ms, net $(value guest longest-net) ms;" \
         "a stock guest's net was away for $(value stock longest) s at most"
 }
