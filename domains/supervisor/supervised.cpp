@@ -78,8 +78,8 @@ Supervised::Wish Supervised::watch(const Sight& sight, Clock::time_point now) {
     if (sight.heartbeat != heartbeat_) {
         heartbeat_ = sight.heartbeat;
         beat_ = now;
-        has_heart_ = true;
     }
+    has_heart_ |= !sight.heartbeat.empty();
     if (sight.state == "failed") return ill("it failed: " + escaped(sight.why));
     const bool late = now - unready_since_ >= patience_.start;
     const bool silent = sight.state.empty() && sight.heartbeat.empty() && !has_heart_;

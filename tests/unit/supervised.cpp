@@ -89,6 +89,13 @@ TEST_CASE("A service VM whose heart stands still is destroyed, whatever its stat
     CHECK(one.vm.why() == "its heart has stood still for 10 s");
 }
 
+TEST_CASE("A service VM whose heart has beaten once, before anybody looked, is known to have one") {
+    Life one;
+    one.sight = {.domain = DomainId{3}, .state = "ready", .heartbeat = "1"};
+    CHECK(one.after(0s) == Wish::nothing);
+    CHECK(one.after(10s) == Wish::destroy);
+}
+
 TEST_CASE("A service VM that says that it failed, or is not ready in time, is destroyed") {
     Life one;
     one.begins(3);
