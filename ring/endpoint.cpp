@@ -73,6 +73,13 @@ Result<Endpoint::Observed> Endpoint::observe() {
     return seen;
 }
 
+// The toolstack has removed our directory and made it again while we were not looking: we go to where the table offers.
+bool Endpoint::made_anew(const Observed& seen) const {
+    const bool at_rest = mine_ == XenbusState::unknown || mine_ == XenbusState::initialising ||
+                         mine_ == XenbusState::closing || mine_ == XenbusState::closed;
+    return address_.role == Role::backend && shown_ == XenbusState::initialising && !at_rest && !seen.leave;
+}
+
 void Endpoint::look() {
     // Each step brings us nearer to rest; a peer that changes its state as fast as we look gets a bounded turn.
     for (int steps = 0; steps < 4; ++steps) {
@@ -83,12 +90,8 @@ void Endpoint::look() {
         if (failed_at_ && *failed_at_ == seen->peer && !seen->leave) return;
         failed_at_.reset();
         if (seen->leave) leave();
-        // The toolstack has removed our directory and made it again while we were not looking.
-        const bool anew = address_.role == Role::backend && shown_ == XenbusState::initialising &&
-                          mine_ != XenbusState::unknown && mine_ != XenbusState::initialising;
-        if (anew && !seen->leave) {
-            mine_ = XenbusState::closed;
-            begin_disconnect({Do::disconnect, XenbusState::unknown, XenbusState::initialising});
+        if (made_anew(*seen)) {
+            begin_disconnect({Do::disconnect, XenbusState::closed, XenbusState::initialising});
             continue;
         }
         const Step step = address_.role == Role::backend

@@ -93,6 +93,7 @@ class Endpoint {
         bool leave = false;  // the toolstack wants the device gone
     };
     Result<Observed> observe();
+    bool made_anew(const Observed& seen) const;
     bool take(const Step& step);
     void begin_disconnect(const Step& then);
     void finish_disconnect();
