@@ -19,14 +19,10 @@ int controller(ControllerOptions options) {
     return done ? exit_ok : complain(done.error());
 }
 
-// With every second pulse, which come every second.
+// Pulses come every second.
 std::function<void()> heart(Health& health) {
     return [&health, pulses = 0U]() mutable {
-        if (pulses == 0)
-            health.ready();
-        else if (pulses % Health::beat_period.count() == 0)
-            health.beat();
-        ++pulses;
+        if (pulses++ % Health::beat_period.count() == 0) health.beat();
     };
 }
 

@@ -58,8 +58,10 @@ int restart(const State& state, const RestartOptions& options) {
     if (!here) return complain(here.error());
     auto store = Store::open(here->xenstored);
     if (!store) return complain(store.error());
-    const auto before = supervisor::status_of(*store, options.domain);
+    auto before = supervisor::status_of(*store, options.domain);
     if (!before) return complain(before.error());
+    std::string& lives = (*before)["restarts"];
+    if (lives.empty()) lives = "0";  // it has not said so yet
     if (const auto asked = supervisor::ask_restart(*store, options.domain, options.settings); !asked)
         return complain(asked.error());
     const auto end = std::chrono::steady_clock::now() + restart_patience;
@@ -69,7 +71,7 @@ int restart(const State& state, const RestartOptions& options) {
         if (!now) return complain(now.error());
         if (std::chrono::steady_clock::now() > end)
             return say(options.domain + " is not ready again: " + (*now)["why"]), exit_failed;
-        if ((*now)["state"] != "ready" || (*now)["restarts"] == before->at("restarts")) continue;
+        if ((*now)["state"] != "ready" || (*now)["restarts"] == lives) continue;
         if (options.settings.empty() || (*now)["settings"].find(options.settings.front()) != std::string::npos)
             return std::printf("%s runs as domain %s\n", options.domain.c_str(), (*now)["domid"].c_str()), exit_ok;
         say(options.domain + " did not get ready with the new settings, and runs with the old ones: " + (*now)["why"]);

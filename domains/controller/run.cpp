@@ -1,12 +1,11 @@
-#include <signal.h>
 #include <sys/prctl.h>
-#include <sys/signalfd.h>
 #include <sys/stat.h>
 
 #include <cstdlib>
 
 #include "domains/controller/controller.h"
 #include "ring/port.h"
+#include "ring/signals.h"
 
 namespace caisson {
 
@@ -22,17 +21,6 @@ std::string chosen(const std::string& option, const char* variable, const char* 
     return value && *value ? value : otherwise;
 }
 
-Result<Fd> termination_signals() {
-    sigset_t signals;
-    ::sigemptyset(&signals);
-    ::sigaddset(&signals, SIGTERM);
-    ::sigaddset(&signals, SIGINT);
-    if (::sigprocmask(SIG_BLOCK, &signals, nullptr) != 0) return host_fault(errno, "sigprocmask");
-    Fd fd(::signalfd(-1, &signals, SFD_CLOEXEC | SFD_NONBLOCK));
-    if (!fd) return host_fault(errno, "signalfd");
-    return fd;
-}
-
 Status run(ControllerOptions options, bool processes) {
     if (!options.backends && !options.frontends) return host_fault(EINVAL, "a controller without a role");
     const HypervisorAddress address = find_hypervisor(options.hypervisor_socket);
@@ -42,7 +30,7 @@ Status run(ControllerOptions options, bool processes) {
     options.stats_directory = chosen(options.stats_directory, "CAISSON_STATS", "/run/caisson/stats");
     ::mkdir(options.stats_directory.c_str(), 0755);  // without it the statistics are for nobody to see
 
-    const Fd signals = TRY(termination_signals());  // before any thread is started
+    const Fd signals = TRY(take_signals({SIGTERM, SIGINT}));  // before any thread is started
     auto hypervisor = TRY(open_hypervisor(address));
     WorkerPort port = TRY(WorkerPort::open(processes ? PortKind::local : address.kind));
     auto store = TRY(Store::open(options.xenstored_socket));

@@ -44,16 +44,12 @@ Result<Health> Health::open(const std::string& image) {
     return health;
 }
 
-void Health::ready() {
-    if (!was_ready_) tell("uptime", std::to_string(milliseconds_since_boot()));
-    was_ready_ = true;
-    beat();
-    tell("state", "ready");
-}
-
 void Health::beat() {
+    const bool first = beats_ == 0;
+    if (first) tell("uptime", std::to_string(milliseconds_since_boot()));
     tell("heartbeat", std::to_string(++beats_));
     tell("bytes", bytes_carried());
+    if (first) tell("state", "ready");
 }
 
 void Health::tell(const std::string& key, const std::string& value) {

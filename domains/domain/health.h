@@ -29,14 +29,13 @@ class Health {
     static Result<Health> open(const std::string& image);
 
     void starting() { tell("state", "starting"); }
-    void ready();
     void stopping() { tell("state", "stopping"); }
     void failed(const std::string& why) {
         tell("why", why);
         tell("state", "failed");
     }
     void memory(std::uint64_t kib) { tell("memory", std::to_string(kib)); }
-    void beat();
+    void beat();  // the first says "ready"
     void restarted() { tell("restarts", std::to_string(++restarts_)); }
 
   private:
@@ -46,7 +45,6 @@ class Health {
     Store store_;
     Log log_{"health"};
     std::uint64_t beats_ = 0, restarts_ = 0;
-    bool was_ready_ = false;
 };
 
 }  // namespace caisson::domain

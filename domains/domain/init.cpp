@@ -1,8 +1,6 @@
 #include "domains/domain/init.h"
 
 #include <poll.h>
-#include <signal.h>
-#include <sys/signalfd.h>
 #include <sys/stat.h>
 #include <sys/wait.h>
 #include <unistd.h>
@@ -21,6 +19,7 @@
 #include "protocols/xenbus.h"
 #include "ring/fd.h"
 #include "ring/log.h"
+#include "ring/signals.h"
 #include "ring/store.h"
 
 namespace caisson::domain {
@@ -49,7 +48,7 @@ class Init {
     Init(const Plan& plan, Log& log, Network network) : plan_(plan), log_(log), network_(std::move(network)) {}
 
     int run() {
-        const Fd signals = block_signals();
+        const Fd signals = take_signals({SIGCHLD, SIGTERM, SIGINT, SIGPWR}).value_or(Fd());
         if (plan_.frontends) services_.push_back({"frontd", {command_inside, "frontd"}});
         if (plan_.driver_domain) services_.push_back({"devd", {command_inside, "devd"}});
         const auto begun = Clock::now();
@@ -63,14 +62,6 @@ class Init {
     }
 
   private:
-    static Fd block_signals() {
-        sigset_t set;
-        ::sigemptyset(&set);
-        for (const int signal : {SIGCHLD, SIGTERM, SIGINT, SIGPWR}) ::sigaddset(&set, signal);
-        ::sigprocmask(SIG_BLOCK, &set, nullptr);
-        return Fd(::signalfd(-1, &set, SFD_CLOEXEC | SFD_NONBLOCK));
-    }
-
     void start_due() {
         for (auto& service : services_) {
             if (service.pid != 0 || Clock::now() < service.due) continue;

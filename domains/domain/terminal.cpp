@@ -1,14 +1,14 @@
 #include "domains/domain/terminal.h"
 
 #include <poll.h>
-#include <signal.h>
 #include <sys/ioctl.h>
-#include <sys/signalfd.h>
 #include <termios.h>
 #include <unistd.h>
 
 #include <array>
 #include <cstddef>
+
+#include "ring/signals.h"
 
 namespace caisson::domain {
 namespace {
@@ -30,14 +30,6 @@ void copy_size(const Fd& master) {
     if (::ioctl(STDIN_FILENO, TIOCGWINSZ, &size) == 0) ::ioctl(master.get(), TIOCSWINSZ, &size);
 }
 
-Fd window_changes() {
-    sigset_t set;
-    ::sigemptyset(&set);
-    ::sigaddset(&set, SIGWINCH);
-    ::sigprocmask(SIG_BLOCK, &set, nullptr);
-    return Fd(::signalfd(-1, &set, SFD_CLOEXEC | SFD_NONBLOCK));
-}
-
 }  // namespace
 
 RawTerminal::RawTerminal() {
@@ -53,7 +45,7 @@ RawTerminal::~RawTerminal() {
 
 void relay_terminal(const Fd& master, const Fd& done) {
     const RawTerminal raw;
-    const Fd resized = window_changes();
+    const Fd resized = take_signals({SIGWINCH}).value_or(Fd());
     copy_size(master);
     bool input = true, ended = false;
     while (true) {

@@ -1,7 +1,5 @@
 #include "domains/service_vm/init.h"
 
-#include <signal.h>
-#include <sys/signalfd.h>
 #include <sys/wait.h>
 #include <unistd.h>
 
@@ -15,6 +13,7 @@
 #include "domains/service_vm/packet_filter.h"
 #include "domains/service_vm/service.h"
 #include "ring/loop.h"
+#include "ring/signals.h"
 #include "ring/text_file.h"
 
 namespace caisson::service_vm {
@@ -29,12 +28,8 @@ constexpr int power_off_signal = SIGUSR1, restart_signal = SIGUSR2;
 constexpr auto farewell = 5s;  // for the controllers to say Closed for every device
 
 Fd block_signals() {
-    sigset_t set;
-    ::sigemptyset(&set);
-    for (const int signal : {SIGCHLD, SIGTERM, SIGINT, power_off_signal, restart_signal}) ::sigaddset(&set, signal);
-    ::sigprocmask(SIG_BLOCK, &set, nullptr);
     ::signal(SIGPIPE, SIG_IGN);
-    return Fd(::signalfd(-1, &set, SFD_CLOEXEC | SFD_NONBLOCK));
+    return take_signals({SIGCHLD, SIGTERM, SIGINT, power_off_signal, restart_signal}).value_or(Fd());
 }
 
 class Init {
@@ -79,10 +74,7 @@ class Init {
         const bool all = std::ranges::all_of(services_, [](const auto& one) { return one->alive(); });
         if (!health_ || !all) return;
         health_->memory(memory_in_use());
-        if (std::exchange(ready_, true))
-            health_->beat();
-        else
-            health_->ready();
+        health_->beat();
     }
 
     void stop() {
@@ -103,7 +95,6 @@ class Init {
     std::optional<Health> health_;
     const Fd signals_;
     std::vector<std::unique_ptr<Service>> services_;
-    bool ready_ = false;
     std::optional<End> end_;
 };
 

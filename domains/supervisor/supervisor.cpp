@@ -1,7 +1,5 @@
 #include "domains/supervisor/supervisor.h"
 
-#include <signal.h>
-#include <sys/signalfd.h>
 #include <unistd.h>
 
 #include <algorithm>
@@ -14,8 +12,10 @@
 #include "domains/toolstack/cfg_file.h"
 #include "domains/toolstack/device_spec.h"
 #include "domains/toolstack/devices.h"
+#include "domains/toolstack/state.h"
 #include "ring/log.h"
 #include "ring/loop.h"
+#include "ring/signals.h"
 
 namespace caisson::supervisor {
 
@@ -48,7 +48,7 @@ std::vector<std::string> lines_of(const std::string& text) {
 
 bool runs(const std::string& pid) {
     const auto number = parse_decimal<std::uint32_t>(pid);
-    return number && *number != 0 && ::kill(static_cast<pid_t>(*number), 0) == 0;
+    return number && toolstack::process(static_cast<pid_t>(*number));
 }
 
 // One service VM: what it is, its health, its heirs.
@@ -183,7 +183,9 @@ class Vm {
         if (auto settings = lines_of(**wish); !settings.empty()) trial_ = std::move(settings);
         health_.replace("it is replaced on purpose");
         leave_until_ = now + leave_patience;
-        asked_stock_ = asked_itself_ = false;
+        asked_itself_ = false;
+        stock_ = stock_devices();
+        for (const auto& link : stock_) (void)toolstack::ask_to_close(store_, link);
     }
 
     // An orderly end, as far as it goes in time: a stock frontend gives its device up before its backend dies with
@@ -191,11 +193,8 @@ class Vm {
     bool leaves_by_itself(Clock::time_point now) {
         if (now >= leave_until_ || !health_.domain()) return false;
         const bool half = now >= leave_until_ - leave_patience / 2;
-        const auto stock = stock_devices();
-        if (!std::exchange(asked_stock_, true))
-            for (const auto& link : stock) (void)toolstack::ask_to_close(store_, link);
         const auto open = [&](const auto& link) { return !toolstack::closed(store_, link).value_or(true); };
-        if (!half && std::ranges::any_of(stock, open)) return true;
+        if (!half && std::ranges::any_of(stock_, open)) return true;
         if (!options_.commands.hears_shutdown) return false;
         if (!std::exchange(asked_itself_, true))
             (void)store_.write(toolstack::domain_path(*health_.domain()) + "/control/shutdown", "poweroff");
@@ -203,6 +202,7 @@ class Vm {
     }
 
     std::vector<toolstack::DeviceLink> stock_devices() {
+        if (!health_.domain()) return {};
         auto all = toolstack::served_by(store_, *health_.domain()).value_or(std::vector<toolstack::DeviceLink>{});
         std::erase_if(all, [&](const auto& link) { return toolstack::follows(store_, link).value_or(true); });
         return all;
@@ -279,7 +279,8 @@ class Vm {
     bool on_trial_ = false;                          // in this life
     std::optional<Child> child_;
     Clock::time_point leave_until_{};
-    bool asked_stock_ = false, asked_itself_ = false;
+    std::vector<toolstack::DeviceLink> stock_;  // of a domain that leaves: asked to close
+    bool asked_itself_ = false;
     State state_ = State::waiting;
     Clock::time_point due_{};
     std::optional<DomainId> domain_;
@@ -287,14 +288,6 @@ class Vm {
     std::optional<std::chrono::milliseconds> outage_;
     std::map<std::string, std::string> told_;
 };
-
-Fd end_signals() {
-    sigset_t set;
-    ::sigemptyset(&set);
-    for (const int signal : {SIGTERM, SIGINT}) ::sigaddset(&set, signal);
-    ::sigprocmask(SIG_BLOCK, &set, nullptr);
-    return Fd(::signalfd(-1, &set, SFD_CLOEXEC | SFD_NONBLOCK));
-}
 
 class Supervisor {
   public:
@@ -311,7 +304,7 @@ class Supervisor {
     }
 
     Status run() {
-        const Fd signals = end_signals();
+        const Fd signals = TRY(take_signals({SIGTERM, SIGINT}));
         TRY(store_.watch("@releaseDomain", "release"));
         const auto ends_now = loop_.watch(signals.get(), POLLIN, [this](short) { loop_.stop(); });
         const auto events = loop_.watch(store_.fd(), POLLIN, [this](short) {

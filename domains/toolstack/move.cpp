@@ -25,10 +25,6 @@ const std::array<FrontendKeys, 3> known = {{
 // Below Dom0's copy of a device, while the device is away: what the frontend's directory held of the toolstack's.
 constexpr const char* kept = "/caisson-kept";
 
-std::vector<StorePermission> owned(DomainId owner, DomainId reader) {
-    return {{.domain = owner}, {.domain = reader, .read = true}};
-}
-
 Result<const FrontendKeys*> keys_of(const DeviceLink& link) {
     const auto keys =
         std::ranges::find_if(known, [&](const auto& one) { return one.device_class == link.device_class; });
@@ -36,40 +32,37 @@ Result<const FrontendKeys*> keys_of(const DeviceLink& link) {
     return unsupported("", "a " + link.device_class + " cannot be moved to another backend: only vif, vbd, console");
 }
 
-// Within a transaction.
-Status move_now(Store& store, const DeviceLink& link, DomainId to, const FrontendKeys& keys) {
-    DeviceLink moved = link;
-    moved.backend = to;
-    const std::string front = frontend_path(moved), back = backend_path(moved), trusted = trusted_path(moved);
-    const auto rw = owned(link.frontend, to), ro = owned(to, link.frontend);
-    const bool there = TRY(store.read(trusted)).has_value();
-    if (!there) return {};  // the guest is gone
-    Tree tree{.removed = {front, back, trusted + kept}, .nodes = {}};
-    const auto add = [&](std::string path, std::string value, std::vector<StorePermission> permissions = {}) {
-        tree.nodes.push_back({std::move(path), std::move(value), std::move(permissions)});
-    };
-    const auto keep = [&](const std::vector<std::string>& names,
-                          const std::vector<StorePermission>& permissions) -> Status {
+// Within a transaction. What the device was, with another backend.
+Result<DeviceEntries> entries_of(Store& store, const DeviceLink& link, DomainId to, const FrontendKeys& keys) {
+    const std::string front = frontend_path(link), trusted = trusted_path(link);
+    DeviceEntries entries;
+    const auto keep = [&](const std::vector<std::string>& names, auto& into) -> Status {
         for (const auto& name : names) {
             auto value = TRY(store.read(trusted + kept + "/" + name));
             if (!value) value = TRY(store.read(front + "/" + name));
-            if (value) add(front + "/" + name, *value, permissions);
+            if (value) into.emplace_back(name, *value);
         }
         return {};
     };
-    add(front, "", rw);
-    add(front + "/backend", back, rw);
-    add(front + "/backend-id", std::to_string(to.raw), rw);
-    add(front + "/state", std::to_string(static_cast<unsigned>(XenbusState::initialising)), rw);
-    TRY(keep(keys.owned, rw));
-    TRY(keep(keys.fixed, ro));
-    add(back, "", ro);
+    entries.front = {{"backend-id", std::to_string(to.raw)},
+                     {"state", std::to_string(static_cast<unsigned>(XenbusState::initialising))}};
+    TRY(keep(keys.owned, entries.front));
+    TRY(keep(keys.fixed, entries.fixed));
     const auto names = TRY(store.list(trusted));
-    for (const auto& name : names)
-        if (const auto value = TRY(store.read(trusted + "/" + name)); value && name != "backend" && "/" + name != kept)
-            add(back + "/" + name, *value);
-    add(trusted + "/backend", back);
-    return write_nodes(store, tree);
+    for (const auto& name : names) {
+        if (name == "frontend" || name == "backend" || "/" + name == kept) continue;
+        if (const auto value = TRY(store.read(trusted + "/" + name)); value) entries.back.emplace_back(name, *value);
+    }
+    return entries;
+}
+
+Status move_now(Store& store, const DeviceLink& link, DomainId to, const FrontendKeys& keys) {
+    const bool there = TRY(store.read(trusted_path(link))).has_value();
+    if (!there) return {};  // the guest is gone
+    const auto entries = TRY(entries_of(store, link, to, keys));
+    DeviceLink moved = link;
+    moved.backend = to;
+    return write_nodes(store, device_tree(moved, entries));
 }
 
 }  // namespace

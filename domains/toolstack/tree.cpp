@@ -25,35 +25,6 @@ Permissions owned(DomainId owner, DomainId reader) {
 
 std::string state_text(XenbusState state) { return std::to_string(static_cast<unsigned>(state)); }
 
-// The three directories of a device. `front` may be written by the guest; `fixed` lies in the guest's directory but
-// only the backend may write it (XSA-57); `back` is the backend's, and is copied to where only Dom0 looks (XSA-175,
-// XSA-178).
-struct DeviceEntries {
-    Entries front, fixed, back;
-};
-
-Tree device_tree(const DeviceLink& link, const DeviceEntries& entries, const Permissions& front_permissions) {
-    const std::string front = frontend_path(link), back = backend_path(link), trusted = trusted_path(link);
-    const auto rw = owned(link.frontend, link.backend);
-    const auto ro = owned(link.backend, link.frontend);
-    Tree tree{.removed = {trusted, front, back}, .nodes = {}};
-    const auto add = [&](std::string path, std::string value, Permissions permissions = {}) {
-        tree.nodes.push_back({std::move(path), std::move(value), std::move(permissions)});
-    };
-    add(trusted, "", owned(control_domain));
-    add(trusted + "/frontend", front);
-    add(trusted + "/backend", back);
-    for (const auto& [key, value] : entries.back) add(trusted + "/" + key, value);
-    add(front, "", front_permissions);
-    add(front + "/backend", back);
-    for (const auto& [key, value] : entries.front) add(front + "/" + key, value, rw);
-    for (const auto& [key, value] : entries.fixed) add(front + "/" + key, value, ro);
-    add(back, "", ro);
-    add(back + "/frontend", front);
-    for (const auto& [key, value] : entries.back) add(back + "/" + key, value);
-    return tree;
-}
-
 void add_if(Entries& entries, const char* key, const std::string& value) {
     if (!value.empty()) entries.emplace_back(key, value);
 }
@@ -127,6 +98,28 @@ Tree domain_tree(const DomainConfig& config, DomainId domain) {
     return tree;
 }
 
+Tree device_tree(const DeviceLink& link, const DeviceEntries& entries) {
+    const std::string front = frontend_path(link), back = backend_path(link), trusted = trusted_path(link);
+    const auto rw = owned(link.frontend, link.backend);
+    const auto ro = owned(link.backend, link.frontend);
+    Tree tree{.removed = {trusted, front, back}, .nodes = {}};
+    const auto add = [&](std::string path, std::string value, Permissions permissions = {}) {
+        tree.nodes.push_back({std::move(path), std::move(value), std::move(permissions)});
+    };
+    add(trusted, "", owned(control_domain));
+    add(trusted + "/frontend", front);
+    add(trusted + "/backend", back);
+    for (const auto& [key, value] : entries.back) add(trusted + "/" + key, value);
+    add(front, "", rw);
+    add(front + "/backend", back);
+    for (const auto& [key, value] : entries.front) add(front + "/" + key, value, rw);
+    for (const auto& [key, value] : entries.fixed) add(front + "/" + key, value, ro);
+    add(back, "", ro);
+    add(back + "/frontend", front);
+    for (const auto& [key, value] : entries.back) add(back + "/" + key, value);
+    return tree;
+}
+
 Tree vif_tree(const Vif& vif, DomainId frontend, DomainId backend) {
     const DeviceLink link{.device_class = "vif", .id = DeviceId{vif.id}, .frontend = frontend, .backend = backend};
     DeviceEntries entries{.front = {}, .fixed = {}, .back = backend_start(frontend)};
@@ -145,7 +138,7 @@ Tree vif_tree(const Vif& vif, DomainId frontend, DomainId backend) {
                      {"handle", std::to_string(vif.id)},
                      {"mac", vif.mac}};
     entries.fixed = {{"trusted", vif.trusted ? "1" : "0"}, {"mtu", std::to_string(vif.mtu)}};
-    return device_tree(link, entries, owned(frontend, backend));
+    return device_tree(link, entries);
 }
 
 Tree vbd_tree(const Disk& disk, DomainId frontend, DomainId backend) {
@@ -175,7 +168,7 @@ Tree vbd_tree(const Disk& disk, DomainId frontend, DomainId backend) {
     if (disk.claimed) entries.front.emplace_back(claimed_key, "1");
     add_if(entries.front, "attachment", disk.attachment);
     entries.fixed = {{"trusted", disk.trusted.value_or(true) ? "1" : "0"}};
-    return device_tree(link, entries, owned(frontend, backend));
+    return device_tree(link, entries);
 }
 
 Tree console_tree(const Channel* channel, DomainId frontend, DomainId backend, const ConsoleLog* log) {
@@ -200,7 +193,7 @@ Tree console_tree(const Channel* channel, DomainId frontend, DomainId backend, c
         add_if(entries.back, "path", channel->path);
         entries.fixed.emplace_back("name", channel->name);
     }
-    return device_tree(link, entries, owned(frontend, backend));
+    return device_tree(link, entries);
 }
 
 Status write_nodes(Store& store, const Tree& tree) {

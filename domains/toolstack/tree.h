@@ -37,6 +37,13 @@ struct DeviceLink {
     bool operator==(const DeviceLink&) const = default;
 };
 
+// The keys of a device's directories, but for those that say where they are. `front` may be written by the guest;
+// `fixed` lies in the guest's directory but only the backend may write it (XSA-57); `back` is the backend's, and is
+// copied to where only Dom0 looks (XSA-175, XSA-178).
+struct DeviceEntries {
+    std::vector<std::pair<std::string, std::string>> front, fixed, back;
+};
+
 std::string domain_path(DomainId domain);  // /local/domain/N
 std::string libxl_path(DomainId domain);   // /libxl/N: nobody but Dom0 may read or write it
 std::string frontend_path(const DeviceLink& link);
@@ -44,6 +51,8 @@ std::string backend_path(const DeviceLink& link);
 std::string trusted_path(const DeviceLink& link);  // /libxl/N/device/CLASS/ID
 
 Tree domain_tree(const DomainConfig& config, DomainId domain);
+// All three directories anew.
+Tree device_tree(const DeviceLink& link, const DeviceEntries& entries);
 Tree vif_tree(const Vif& vif, DomainId frontend, DomainId backend);
 Tree vbd_tree(const Disk& disk, DomainId frontend, DomainId backend);
 // `channel` absent: console 0, which may have a log.

@@ -11,6 +11,7 @@ each trial; a trial whose two probes disagree is thrown away. Rows of different 
 import argparse
 import json
 import os
+import re
 import statistics
 import subprocess
 import sys
@@ -57,7 +58,8 @@ class Bench:
     def note(self, text):
         self.notes.append(text)
 
-    def finish(self):
+    def finish(self, failed=()):
+        """`failed`: what did not run to its end, and where to look; then the exit code says so."""
         if self.options.json:
             with open(self.options.json, "w") as file:
                 json.dump({"bench": self.name, "quick": self.options.quick, "probes_ns": self.probes,
@@ -65,6 +67,17 @@ class Bench:
         print(table(self.rows))
         for text in self.notes:
             print(f"  {text}")
+        if failed:
+            sys.exit("\n".join(failed))
+
+
+def figures_in(log):
+    """The lines "FIGURE CASE/CONTENDER NUMBER..." of a scenario's log, by case and contender, in the order in which they were measured."""
+    figures = {}
+    text = log.read_text(errors="replace") if log.exists() else ""
+    for case, contender, rest in re.findall(r"^FIGURE (\S+)/(\S+) ([\d. ]+)", text, re.MULTILINE):
+        figures.setdefault(case, {}).setdefault(contender, []).append([float(word) for word in rest.split()])
+    return figures
 
 
 def table(rows):

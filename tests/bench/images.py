@@ -7,7 +7,6 @@ xenstore as soon as `xl create` has made the domain, are in the state in which l
 import os
 import re
 import shutil
-import subprocess
 import sys
 from pathlib import Path
 
@@ -15,7 +14,7 @@ sys.path.insert(0, str(Path(__file__).resolve().parents[1] / "lab"))
 import images  # noqa: E402, the lab's
 import service_vm  # noqa: E402
 import stock  # noqa: E402
-from bench import Bench, run  # noqa: E402
+from bench import Bench, figures_in, run  # noqa: E402
 from catalogue import busy, limit_of  # noqa: E402
 from machine import Machine  # noqa: E402
 from packages import Packages, Skip, program  # noqa: E402
@@ -67,13 +66,7 @@ def boot(packages, booted):
     machine = Machine(folder, packages, dom0, domain, {SCENARIO: limit_of(SCENARIO)}, 4 * busy(), booted, counted=True)
     (machine.share / "measure").write_text(f"{ROUNDS} {STEP}\n")
     one = machine.run(lambda one: print(f"lab: {one.verdict} {one.scenario} ({one.seconds:.0f} s) {one.why}", flush=True))[SCENARIO]
-    try:
-        log = (folder / f"share/out/{SCENARIO}/dom0.log").read_text(errors="replace")
-    except OSError:
-        log = ""
-    figures = {}
-    for case, contender, rest in re.findall(r"^FIGURE (\S+)/(\S+) ([\d. ]+)$", log, re.MULTILINE):
-        figures.setdefault(case, {}).setdefault(contender, []).append([float(word) for word in rest.split()])
+    figures = figures_in(folder / f"share/out/{SCENARIO}/dom0.log")
     if one.verdict != "PASS":
         return figures, [f"bench images: the boot did not end well: its logs are in {folder}/share/out/{SCENARIO}/"]
     shutil.rmtree(folder)
@@ -152,9 +145,7 @@ def main():
     bench.note("stock: xl devd, Debian's hotplug scripts, what they call, and no file else: no systemd, udev, syslog, perl or python;")
     bench.note("stock+busybox: one busybox in the place of the small programs. All images are packed by the same program.")
     bench.note("Times are those of an emulator, by a clock that counts instructions; only ratios say anything.")
-    bench.finish()
-    if failed:
-        sys.exit("\n".join(failed))
+    bench.finish(failed)
 
 
 main()

@@ -6,7 +6,6 @@ a machine, a ratio only how many instructions all sides together need beside how
 host does; that a guest and its backend could work at the same time does not count either. Disks lie in memory (brd) in the
 driver domain of each backend; each peer's domain has what ours has."""
 import os
-import re
 import shutil
 import statistics
 import sys
@@ -14,7 +13,7 @@ from pathlib import Path
 
 sys.path.insert(0, str(Path(__file__).resolve().parents[1] / "lab"))
 import images  # noqa: E402
-from bench import Bench  # noqa: E402
+from bench import Bench, figures_in  # noqa: E402
 from catalogue import busy, limit_of  # noqa: E402
 from machine import Machine  # noqa: E402
 from packages import Packages, Skip  # noqa: E402
@@ -52,9 +51,8 @@ def boot():
         if name not in results or results[name].verdict != "PASS":
             failed.append(f"bench lab: {name} did not end: its logs are in {folder}/share/out/{name}/")
             continue
-        log = (folder / f"share/out/{name}/guest-guest.log").read_text(errors="replace")
-        for case, contender, rest in re.findall(r"^FIGURE (\S+)/(\S+) ([\d. ]+)", log, re.MULTILINE):
-            figures.setdefault((name, case), {}).setdefault(contender, []).append([float(word) for word in rest.split()])
+        found = figures_in(folder / f"share/out/{name}/guest-guest.log")
+        figures |= {(name, case): by_contender for case, by_contender in found.items()}
     if not failed:
         shutil.rmtree(folder)
     return figures, failed
@@ -91,9 +89,7 @@ def main():
     if not shutil.which("netperf"):
         bench.note("netperf is not installed (Debian non-free, --nonfree): iperf3 was used, which has no TCP_RR")
     bench.note("Ratios under emulation: QEMU without KVM runs Xen and every domain here, by a clock that counts instructions.")
-    bench.finish()
-    if failed:
-        sys.exit("\n".join(failed))
+    bench.finish(failed)
 
 
 main()

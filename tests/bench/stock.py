@@ -7,13 +7,11 @@ packages' dependencies would add; no documentation, no locales. Packed by what p
 `busybox`: one busybox in the place of all small programs with which the scripts can do: smaller than what anybody installs.
 """
 
-import re
 import shutil
 import stat
-import subprocess
 from pathlib import Path
 
-from packages import program, run  # which also finds what lies in images/
+from packages import libraries_of, program, run  # which also finds what lies in images/
 import initramfs
 from recipe import Modules, Prepared, add_module
 
@@ -57,8 +55,7 @@ def add(work, source, name):
     """A program, and the libraries that ldd names for it."""
     (work / name).parent.mkdir(parents=True, exist_ok=True)
     shutil.copy(source, work / name)
-    told = subprocess.run(["ldd", str(source)], capture_output=True, text=True)  # a static one has none
-    for library in re.findall(r"(/\S+\.so\S*)", told.stdout):
+    for library in libraries_of(source):
         name = "usr" + library.removeprefix("/usr")
         if not (work / name).exists():
             (work / name).parent.mkdir(parents=True, exist_ok=True)

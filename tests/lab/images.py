@@ -5,7 +5,7 @@ import shutil
 import subprocess
 from pathlib import Path
 
-from packages import Skip, program, run  # which also finds what lies in images/
+from packages import Skip, libraries_of, program, run  # which also finds what lies in images/
 import service_vm
 
 LAB = Path(__file__).resolve().parent
@@ -53,13 +53,10 @@ class Image:
         shutil.copy(source, target)
         if strip and shutil.which("strip"):
             run("strip", target)
-        told = subprocess.run(["ldd", str(source)], capture_output=True, text=True)  # a static one has none
-        for library in re.findall(r"(/\S+\.so\S*)", told.stdout):
+        for library in libraries_of(source):
             if not (self.root / library[1:]).exists():
                 (self.root / library[1:]).parent.mkdir(parents=True, exist_ok=True)
                 shutil.copy(library, self.root / library[1:])
-        if "not found" in told.stdout:
-            raise Skip(f"{Path(source).name} needs a library that is not here:{told.stdout}")
 
     def modules(self, names):
         base, kernel = self.packages.root, self.packages.kernel

@@ -5,6 +5,7 @@ Installing the hypervisor would change the boot loader of the machine; the kerne
 
 import json
 import os
+import re
 import shutil
 import subprocess
 import sys
@@ -16,6 +17,14 @@ from debian import Kernel, Skip, extract, kernel_package, program, run, uncompre
 # Extracted; what these need of libraries comes with libxen-dev, which the build needs anyway.
 PACKAGES = ["xen-hypervisor-4.17-amd64", "xen-utils-4.17", "xen-utils-common", "busybox-static"]
 PROGRAMS = ["qemu-system-x86_64", "cpio", "modprobe", "depmod", "ip", "xenstore-read", "bash", "strip"]
+
+
+def libraries_of(source):
+    """What ldd names for a program, or for a library; a static one has none."""
+    told = subprocess.run(["ldd", str(source)], capture_output=True, text=True).stdout
+    if "not found" in told:
+        raise Skip(f"{Path(source).name} needs a library that is not here:{told}")
+    return re.findall(r"(/\S+\.so\S*)", told)
 
 
 class Packages:
