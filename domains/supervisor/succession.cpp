@@ -17,6 +17,12 @@ bool same_device(const DeviceLink& one, const DeviceLink& other) {
     return one.frontend == other.frontend && one.device_class == other.device_class && one.id == other.id;
 }
 
+// A kernel that removes the old device late writes its last words into the new one's directory; then it takes no notice
+// of the new one (xenbus_probe_node() wants Initialising).
+bool not_taken_up(XenbusState frontend) {
+    return frontend == XenbusState::initialising || frontend == XenbusState::closing || frontend == XenbusState::closed;
+}
+
 std::string name_of(const DeviceLink& link) {
     return link.device_class + " " + std::to_string(link.id.raw) + " of domain " + std::to_string(link.frontend.raw);
 }
@@ -83,7 +89,7 @@ Result<bool> Succession::settled(Away& device, DomainId successor, Clock::time_p
         return false;
     }
     const auto seen = TRY(toolstack::states(store_, device.link));
-    if (seen.frontend != XenbusState::initialising) return true;  // taken up, or the guest is gone
+    if (!not_taken_up(seen.frontend)) return true;  // or the guest is gone
     if (seen.backend != XenbusState::init_wait) device.due = now + pause_ * pauses_to_notice;
     if (now < device.due) return false;
     if (++device.tries == most_tries) {

@@ -2,9 +2,9 @@
 //
 // A frontend that follows is moved as soon as its old backend is dead. From the others the device is taken; after a
 // pause in which the guest's kernel is to remove it, it comes back. A kernel that did not notice (its state stays
-// Initialising although the new backend waits for it) gets twice as long, five times. A guest's interfaces come before
-// its disks: Linux removes one device after the other, and a disk whose requests nobody answers may hold that up for
-// ever.
+// Initialising although the new backend waits for it, or is Closed, by the old device's end) gets twice as long, five
+// times. A guest's interfaces come before its disks: Linux removes one device after the other, and a disk whose
+// requests nobody answers may hold that up for ever.
 //
 // Threads: one, the Store's.
 #pragma once

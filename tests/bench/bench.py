@@ -27,10 +27,13 @@ def mood_of(before, after):
 
 
 class Bench:
-    def __init__(self, name, description):
+    def __init__(self, name, description, **switches):
+        """`switches`: what this benchmark may be told beyond the usual, and its help."""
         parser = argparse.ArgumentParser(prog=f"bench {name}", description=description)
         parser.add_argument("--quick", action="store_true", help="end within a minute")
         parser.add_argument("--json", metavar="FILE", help="write the rows there, too")
+        for switch, help in switches.items():
+            parser.add_argument(f"--{switch.replace('_', '-')}", action="store_true", help=help)
         self.options = parser.parse_args()
         unwind_on_signals()
         self.name, self.rows, self.notes, self.probes = name, [], [], []

@@ -2,8 +2,10 @@
 memory it needs, and what whoever takes it over could use.
 
 One boot of the lab, as `bench lab`: under emulation, by a clock that counts instructions, so that only ratios say anything.
-Both have the same kernel, memory= and devices. "It serves" is the same for both: a vif and a disk of a guest, which are in
+Both have the same memory= and devices, and the same kernel, Debian's; --own-kernel also shows what ours is with the kernel of our
+own, beside the stock domain with Debian's. "It serves" is the same for both: a vif and a disk of a guest, which are in
 xenstore as soon as `xl create` has made the domain, are in the state in which libxl goes on with the guest."""
+import itertools
 import os
 import re
 import shutil
@@ -16,14 +18,16 @@ import service_vm  # noqa: E402
 import stock  # noqa: E402
 from bench import Bench, figures_in, run  # noqa: E402
 from catalogue import busy, limit_of  # noqa: E402
+from kernel import own_kernel  # noqa: E402
 from machine import Machine  # noqa: E402
 from packages import Packages, Skip, program  # noqa: E402
 
-bench = Bench("images", __doc__)
+bench = Bench("images", __doc__, own_kernel="also with the kernel of our own (images/kernel.py), which is built first")
 ROUNDS, STEP = (2, 16) if bench.options.quick else (5, 4)  # trials; MiB between two sizes of memory that are tried
 SCENARIO = "measure-image"
 PEERS = {"stock": "stock", "busybox": "stock+busybox"}  # in the scenario, in the table
-MOST_MIB = 4
+OURS = {"ours": "", "own": ", own kernel"}
+MOST_MIB, MOST_MIB_IN_ALL = 4, 10  # without a kernel; with our own
 WORK = Path(os.environ.get("CAISSON_LAB", Path(__file__).resolve().parents[2] / "build/lab"))
 FOLDER = WORK / "bench-images"
 CALLS = Path("/usr/include/x86_64-linux-gnu/asm/unistd_64.h")
@@ -38,19 +42,26 @@ def recipes():
             "storage": (known["storage"], ["xen-privcmd", "xen-blkback", "loop", *hardware, "nvme", "ahci", "sd_mod"])}
 
 
-def sizes(packages, vm_program):
-    """The rows of what lies on disk; the images that the machine boots, as files."""
+def sizes(packages, vm_program, own):
+    """The rows of what lies on disk; the images that the machine boots, as files. `own`: the kernel of our own, or None."""
     kernel = packages.bootable.image.stat().st_size
     booted = []
     for name, (recipe, modules) in recipes().items():
         packed = {"ours": service_vm.build(name, recipe, vm_program, packages.bootable)}
+        if own:
+            packed["own"] = service_vm.build(name, recipe, vm_program, own)
+            small = (len(packed["own"]) + own.image.stat().st_size) / MIB
         for peer, shown in PEERS.items():
             packed[peer] = stock.build(packages, FOLDER / f"{peer}-{recipe.stem}", peer == "busybox", modules)
-            for case, more, aim in ((f"image_size {name}", 0, 5.0), (f"with Debian's kernel: {name}", kernel, None)):
+            for case, more, aim in ((f"image_size {name}", 0, 5.0), (f"with its kernel: {name}", kernel, None)):
                 pair = ((len(packed["ours"]) + more) / MIB, (len(packed[peer]) + more) / MIB)
                 bench.row(case, shown, "MiB", [pair], aim=aim, less_is_better=True)
+            if own:
+                bench.row(f"with its kernel: {name}, own kernel", shown, "MiB", [(small, pair[1])], less_is_better=True)
         if len(packed["ours"]) > MOST_MIB * MIB:
             bench.note(f"image_size {name}: {len(packed['ours']) / MIB:.2f} MiB are more than {MOST_MIB} (short)")
+        if own and small > MOST_MIB_IN_ALL:
+            bench.note(f"{name} with the kernel of our own: {small:.2f} MiB are more than {MOST_MIB_IN_ALL} (short)")
         if not booted:
             for who, image in packed.items():
                 booted.append(FOLDER / f"{who}.img")
@@ -61,7 +72,7 @@ def sizes(packages, vm_program):
 def boot(packages, booted):
     """The figures by case and contender, in the order in which they were measured; and what failed."""
     dom0 = images.dom0(packages, FOLDER)
-    domain = images.domain(packages, FOLDER, [], ["fio", "netperf", "netserver", "iperf3"])
+    domain = images.domain(packages, FOLDER, [], [*images.OPTIONAL, "fio"])
     folder = WORK / "bench"
     machine = Machine(folder, packages, dom0, domain, {SCENARIO: limit_of(SCENARIO)}, 4 * busy(), booted, counted=True)
     (machine.share / "measure").write_text(f"{ROUNDS} {STEP}\n")
@@ -73,19 +84,20 @@ def boot(packages, booted):
     return figures, []
 
 
-def booted_rows(figures):
+def booted_rows(figures, own):
     for case, which, shown, unit, factor, aim in (
             ("ready_time", 0, "ready_time", "s", 1, 3.0), ("ready_time", 1, "of it in xl create", "s", 1, None),
             ("memory", 0, "memory in use of 128 MiB", "MiB", 1 / 1024, 3.0),
             ("memory_least", 0, "smallest memory= that passes", "MiB", 1, None)):
         found = figures.get(case, {})
-        for peer, name in list(PEERS.items())[:1 if case == "memory_least" else None]:
+        peers = PEERS if case != "memory_least" else {"stock": "stock"}
+        for (who, how), (peer, name) in itertools.product(OURS.items() if own else [("ours", "")], peers.items()):
             pairs = [(ours[which] * factor, theirs[which] * factor)
-                     for ours, theirs in zip(found.get("ours", []), found.get(peer, []))]
+                     for ours, theirs in zip(found.get(who, []), found.get(peer, []))]
             if pairs:
-                bench.row(shown, name, unit, pairs, aim=aim, less_is_better=True)
+                bench.row(shown + how, name, unit, pairs, aim=aim, less_is_better=True)
             else:
-                bench.note(f"{shown} beside {name}: skipped: no figure of both")
+                bench.note(f"{shown}{how} beside {name}: skipped: no figure of both")
 
 
 def system_calls():
@@ -135,11 +147,15 @@ def main():
         if not shutil.which("fio"):
             raise Skip("fio is not installed")
         FOLDER.mkdir(parents=True, exist_ok=True)
-        figures, failed = boot(packages, sizes(packages, vm_program))
+        own = own_kernel(packages.cache) if bench.options.own_kernel else None
+        booted = sizes(packages, vm_program, own)
+        if own:
+            booted.append(shutil.copy(own.image, FOLDER / "own-kernel"))
+        figures, failed = boot(packages, booted)
     except Skip as why:
         print(f"bench images: skipped: {why}")
         return
-    booted_rows(figures)
+    booted_rows(figures, own)
     system_calls()
     gadget_rows(vm_program)
     bench.note("stock: xl devd, Debian's hotplug scripts, what they call, and no file else: no systemd, udev, syslog, perl or python;")

@@ -29,8 +29,9 @@ def measures(name):
 
 
 def machine_of(name):
-    """What its machine has beyond the usual: devices (an IOMMU, a NIC and an NVMe controller), flask (a Xen that enforces a policy)."""
-    return set(re.findall(r"^(devices|flask)=yes", (SCENARIOS / f"{name}.sh").read_text(), re.MULTILINE))
+    """What its machine has beyond the usual: devices (an IOMMU, a NIC and an NVMe controller), flask (a Xen that enforces a policy),
+    fio (in domains with NAME_fio=yes)."""
+    return set(re.findall(r"^(devices|flask|fio)=yes", (SCENARIOS / f"{name}.sh").read_text(), re.MULTILINE))
 
 
 def busy():

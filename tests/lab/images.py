@@ -101,16 +101,19 @@ def dom0(packages, work, programs=()):
     return work / "dom0.img"
 
 
-def domain(packages, work, programs, optional=("iperf3", "ethtool", "mke2fs", "fallocate")):
-    image = Image(packages, work / "domain")
+OPTIONAL = ["iperf3", "netperf", "netserver", "ethtool", "mke2fs", "fallocate"]
+
+
+def domain(packages, work, programs, optional=OPTIONAL, name="domain"):
+    image = Image(packages, work / name)
     for source in programs:
         image.program(source, f"usr/bin/{Path(source).name}", strip=True)
-    for name in optional:
-        if shutil.which(name):
-            image.program(program(name), f"usr/bin/{name}")
+    for one in optional:
+        if shutil.which(one):
+            image.program(program(one), f"usr/bin/{one}")
     image.modules(XEN_MODULES + DOMAIN_MODULES)
-    image.pack(work / "domain.img", "domain.sh")
-    return work / "domain.img"
+    image.pack(work / f"{name}.img", "domain.sh")
+    return work / f"{name}.img"
 
 
 def disk(work, domain_image):

@@ -135,6 +135,27 @@ TEST_CASE("A guest's kernel that does not notice is given more time, and given u
     CHECK(backs == 5);
 }
 
+TEST_CASE("A guest's kernel that closes its old device late, in the new one's directory, gets it once more") {
+    World world;
+    need(world.dom0.remove(trusted_path(world.vbd)));
+    world.kill_old();
+    world.look(0s);
+    world.look(1s);
+    const DeviceLink vif = world.moved(world.vif);
+    need(world.driver.write(backend_path(vif) + "/state", "2"));
+    need(world.inside.write(frontend_path(vif) + "/state", "6"));
+    world.look(9s);
+    CHECK_FALSE(world.succession.complete());
+    world.look(2s);
+    CHECK(world.read(world.inside, frontend_path(vif)) == "(absent)");
+    world.look(2s);
+    CHECK(world.read(world.inside, frontend_path(vif) + "/state") == "1");
+    need(world.driver.write(backend_path(vif) + "/state", "2"));
+    need(world.inside.write(frontend_path(vif) + "/state", "4"));
+    world.look(100ms);
+    CHECK(world.succession.complete());
+}
+
 TEST_CASE("A successor that dies, too, leaves everything to the next one") {
     World world;
     world.kill_old();

@@ -41,6 +41,31 @@ load_stops() {
 # The states, rings and event channels of both devices: another attachment has others.
 attachments() { xenstore-ls device; }
 
+# fio_verifies DISK SIZE [MORE...]: every block of it written once, in any order, and read again.
+fio_verifies() {
+    file=$1 size=$2; shift 2
+    fio --name=load --filename="$file" --size="$size" --rw=randwrite --bs=16k --direct=1 --ioengine=libaio --iodepth=16 \
+        --verify=crc32c --verify_fatal=1 --thread "$@"
+}
+# netserver_or_iperf3 [COMMAND...]: in the background, by that command. netperf_or_iperf3 CASE ADDRESS SECONDS. netperf is not
+# free software; where it is not installed iperf3 stands in, which has no TCP_RR.
+netserver_or_iperf3() { if type netserver >/dev/null 2>&1; then "$@" netserver >/dev/null; else "$@" iperf3 -s -D; fi; }
+netperf_or_iperf3() {
+    if type netperf >/dev/null 2>&1; then netperf -H "$2" -t "$1" -l "$3" -P 0
+    elif [ "$1" = TCP_MAERTS ]; then iperf3 -R -c "$2" -t "$3"
+    else iperf3 -c "$2" -t "$3"
+    fi
+}
+# in_turns NAME COMMAND...: until /tmp/enough is there, and then "RUNS FAILED" is in /tmp/NAME.sum.
+in_turns() {
+    name=$1 runs=0 failed=0; shift
+    until [ -e /tmp/enough ]; do
+        runs=$((runs + 1))
+        "$@" >"/tmp/$name" 2>&1 || { failed=$((failed + 1)); say "$name failed: $(tail -3 "/tmp/$name")"; }
+    done
+    echo "$runs $failed" >"/tmp/$name.sum"
+}
+
 # In Dom0, what the guest NAME found at its end: load_was_served NAME after load_ends, load_was_whole NAME after load_stops.
 load_was_served() {
     same "words of the kernel of $1" "$(value "$1" words)" 0

@@ -12,7 +12,8 @@ same() { [ "$2" = "$3" ] || fail "$1: '$2', not '$3'"; say "$1: $2"; }
 # note WORDS: what the table of results says beside a pass.
 note() { say "$*"; echo "$*" >"$out/note"; }
 # start NAME: a domain with what NAME_cfg says, in which the function NAME runs; NAME_words are for its kernel's command line.
-# `paused=-p start NAME`: made, but it never runs. NAME_image: a service VM's image, in which nothing of the scenario runs.
+# `paused=-p start NAME`: made, but it never runs. NAME_image: a service VM's image, in which nothing of the scenario runs;
+# its kernel is the one that the run was told, or NAME_kernel. NAME_fio=yes: fio is in it, and memory= has to have room for that.
 # NAME_layout: a file of images/layouts/, of which what the lab says here takes the place.
 start() {
     describe "$1"
@@ -28,9 +29,10 @@ start() {
 }
 # describe NAME: only /run/NAME.cfg, for others to start.
 describe() {
-    eval "words=\$${1}_words image=\$${1}_image layout=\$${1}_layout"
-    name=$1 kernel=/run/vmlinux
-    [ -z "$image" ] || [ ! -e /run/own-kernel ] || kernel=/run/own-kernel
+    eval "words=\$${1}_words image=\$${1}_image fio=\$${1}_fio kernel=\$${1}_kernel layout=\$${1}_layout"
+    name=$1
+    [ -n "$kernel" ] || if [ -n "$image" ] && [ -e /run/own-kernel ]; then kernel=/run/own-kernel; else kernel=/run/vmlinux; fi
+    [ -z "$fio" ] || image=with-fio
     [ -z "$layout" ] || name=$(sed -n 's/^name = "\(.*\)"/\1/p' "/lab/layouts/$layout.cfg")
     eval "name_$1=$name"
     { [ -z "$layout" ] || grep -v '^bootloader' "/lab/layouts/$layout.cfg"

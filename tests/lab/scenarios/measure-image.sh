@@ -1,11 +1,12 @@
 # For `./dev bench images`: a driver domain of ours, and one of Debian's stock tools, in turns: when it serves, what it needs for that.
 measures=yes
 limit=2400
+. /lab/load.sh
 
-ours_image=ours
-stock_image=stock
-busybox_image=busybox
-for name in ours stock busybox; do eval "${name}_cfg='driver_domain=1'"; done
+contenders="ours stock busybox"
+[ ! -e /run/own-kernel ] || contenders="$contenders own"  # what `ours` is, with the kernel of our own
+for name in $contenders; do eval "${name}_cfg='driver_domain=1' ${name}_image=$name ${name}_kernel=/run/vmlinux"; done
+own_kernel=
 
 # Its devices are in xenstore, but it never runs.
 waiting_cfg=
@@ -13,22 +14,17 @@ waiting_cfg=
 guest() {
     modprobe xen-blkfront; modprobe xen-netfront
     try 30 test -b /dev/xvda || fail "no /dev/xvda"
-    fio --name=load --filename=/dev/xvda --size=4m --rw=randwrite --bs=16k --direct=1 --ioengine=libaio --iodepth=16 \
-        --verify=crc32c --verify_fatal=1 --thread >/tmp/fio 2>&1 || fail "fio: $(tail -1 /tmp/fio)"
+    fio_verifies /dev/xvda 4m >/tmp/fio 2>&1 || fail "fio: $(tail -1 /tmp/fio)"
     # Its second interface is another machine's: everything goes through the driver domain's bridge. (busybox's ip has no netns.)
     far="/usr/bin/ip netns exec far"
     { /usr/bin/ip netns add far && /usr/bin/ip link set eth1 netns far &&
         $far ip addr add 10.0.0.3/24 dev eth1 && $far ip link set eth1 up; } || fail "no second machine"
-    if type netserver >/dev/null 2>&1; then $far netserver >/dev/null; else $far iperf3 -s -D; fi
+    netserver_or_iperf3 $far
     join_net eth0 10.0.0.2 10.0.0.3 30
-    for case in TCP_STREAM TCP_MAERTS; do carried $case || fail "$case carried nothing: $(tail -1 /tmp/net)"; done
+    for case in TCP_STREAM TCP_MAERTS; do
+        netperf_or_iperf3 $case 10.0.0.3 1 >/tmp/net 2>&1 || fail "$case carried nothing: $(tail -1 /tmp/net)"
+    done
     publish state done
-}
-carried() {
-    if type netperf >/dev/null 2>&1; then netperf -H 10.0.0.3 -t "$1" -l 1 -P 0
-    elif [ "$1" = TCP_STREAM ]; then iperf3 -c 10.0.0.3 -t 1
-    else iperf3 -R -c 10.0.0.3 -t 1
-    fi >/tmp/net 2>&1
 }
 
 dom0() {
@@ -37,10 +33,11 @@ dom0() {
     trial ours >/run/said 2>&1  # the first of all pays for what Dom0 has not done yet
     for round in $(seq "$rounds"); do
         # What is said in between would wait for the host, while the clock does not.
-        for one in ours stock busybox; do trial $one >/run/said 2>&1; cat /run/said; done
+        for one in $contenders; do trial $one >/run/said 2>&1; cat /run/said; done
     done
     guest_memory=512
-    for one in ours stock; do
+    for one in $contenders; do
+        [ $one != busybox ] || continue
         guest_cfg="disk=['format=raw,vdev=xvda,access=w,backendtype=phy,backend=$one,target=/dev/ram0']
                    vif=['mac=00:16:3e:00:00:01,bridge=br0,backend=$one', 'mac=00:16:3e:00:00:02,bridge=br0,backend=$one']"
         smallest $one
