@@ -14,7 +14,7 @@ from recipe import Wrong
 
 PACKAGE = "linux-source-6.1"
 OPTIONS = Path(__file__).resolve().parent / "kernel.config"
-TOOLS = ["gcc", "ld", "as", "make", "flex", "bison", "bc", "xz", "depmod"]
+TOOLS = ["gcc", "ld", "as", "make", "flex", "bison", "bc", "xz", "zstd", "depmod"]
 MITIGATIONS = ("menuconfig CPU_MITIGATIONS", "endif")  # of the source's arch/x86/Kconfig, where they begin and end
 
 

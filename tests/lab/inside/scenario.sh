@@ -36,7 +36,7 @@ describe() {
     [ -z "$layout" ] || name=$(sed -n 's/^name = "\(.*\)"/\1/p' "/lab/layouts/$layout.cfg")
     eval "name_$1=$name"
     { [ -z "$layout" ] || grep -v '^bootloader' "/lab/layouts/$layout.cfg"
-      printf '%s\n' "name='$name'" "kernel='$kernel'" "ramdisk='/run/${image:-domain}.img'" "memory=${memory:-224}" \
+      printf '%s\n' "name='$name'" "kernel='$kernel'" "ramdisk='/run/${image:-domain}.img'" "memory=${memory:-224}" "on_reboot='destroy'" \
         "extra='console=hvc0 quiet role=$1 scenario=$scenario patience=$patience $words'"
       eval "printf '%s\n' \"\$${1}_cfg\""; } >"/run/$1.cfg"
 }

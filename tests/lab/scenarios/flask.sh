@@ -9,8 +9,11 @@ draft="it builds a Xen from source, which takes minutes: ./dev lab flask"
 kinds="net storage usb firewall guest other"
 . /lab/reach.sh
 for kind in $kinds; do eval "free_${kind}_cfg=\"seclabel='system_u:system_r:caisson_${kind}_t'\""; done
-free_other_cfg="$free_guest_cfg
+free_other_cfg=$free_guest_cfg
+# A guest of the other type; only its start: the virtualisation that QEMU emulates does not keep such a kernel for long.
+pvh_guest_cfg="$free_guest_cfg
 type='pvh'"
+pvh_guest() { publish state ready; }
 
 serves="net:firewall firewall:guest firewall:other storage:guest storage:other usb:guest usb:other"
 # Of the hypercalls of lab_hypercalls.
@@ -33,8 +36,11 @@ hypercalls() {
     say "hypercalls of $1: $got"
     denied=
     for one in $got; do
-        if may "${one%=*}" "$(eval "echo \$needs_$1")"; then wanted=yes; else wanted=1 denied="$denied ${one%=*}"; fi
-        [ "${one#*=}" = $wanted ] || fail "$1 gets $one"
+        case $(may "${one%=*}" "$(eval "echo \$needs_$1")" && echo needed),${one#*=} in
+            needed,yes) ;;
+            ,1 | ,13) denied="$denied ${one%=*}" ;;  # EPERM, EACCES
+            *) fail "$1 gets $one" ;;
+        esac
     done
     say "hypercalls denied to $1:$denied"
 }
@@ -45,6 +51,9 @@ dom0() {
     same "the label of a guest" "$(xl list -Z work | awk 'END { print $NF }')" "system_u:system_r:caisson_guest_t"
     xl destroy work
     start_kinds
+    memory=160 begin pvh_guest 60 is pvh_guest state ready
+    is pvh_guest state ready || fail "the PVH guest does not start"
+    xl destroy pvh_guest
     xl dmesg -c >"$out/xen-working.txt"
     same "denials while all did what it is for" "$(denials)" 0
 
