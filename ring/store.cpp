@@ -53,29 +53,35 @@ Result<Store> Store::open(const std::string& socket) {
     return Store(handle);
 }
 
+// After the daemon's end libxenstore has no socket any more, and says so at each call.
+std::unexpected<Error> Store::fault(const char* what, const std::string& path) {
+    const int error = errno;
+    lost_ |= error == EBADF || error == EPIPE || error == ECONNRESET || error == ENOTCONN;
+    return host_fault(error, what, path);
+}
+
 Result<std::optional<std::string>> Store::read(const std::string& path) {
     unsigned length = 0;
     const std::unique_ptr<void, Free> value(xs_read(handle_.get(), transaction_, path.c_str(), &length));
     if (value) return std::string(static_cast<const char*>(value.get()), length);
     // ENOTDIR and EINVAL never come from a path that we made; ENOENT includes "a parent is missing".
     if (errno == ENOENT) return std::nullopt;
-    return host_fault(errno, "xenstore read", path);
+    return fault("xenstore read", path);
 }
 
 Status Store::write(const std::string& path, std::string_view value) {
     if (!xs_write(handle_.get(), transaction_, path.c_str(), value.data(), static_cast<unsigned>(value.size())))
-        return host_fault(errno, "xenstore write", path);
+        return fault("xenstore write", path);
     return {};
 }
 
 Status Store::make_directory(const std::string& path) {
-    if (!xs_mkdir(handle_.get(), transaction_, path.c_str())) return host_fault(errno, "xenstore mkdir", path);
+    if (!xs_mkdir(handle_.get(), transaction_, path.c_str())) return fault("xenstore mkdir", path);
     return {};
 }
 
 Status Store::remove(const std::string& path) {
-    if (!xs_rm(handle_.get(), transaction_, path.c_str()) && errno != ENOENT)
-        return host_fault(errno, "xenstore rm", path);
+    if (!xs_rm(handle_.get(), transaction_, path.c_str()) && errno != ENOENT) return fault("xenstore rm", path);
     return {};
 }
 
@@ -83,7 +89,7 @@ Result<std::vector<std::string>> Store::list(const std::string& path) {
     unsigned count = 0;
     const std::unique_ptr<char*, Free> names(xs_directory(handle_.get(), transaction_, path.c_str(), &count));
     if (!names && errno == ENOENT) return std::vector<std::string>{};
-    if (!names) return host_fault(errno, "xenstore directory", path);
+    if (!names) return fault("xenstore directory", path);
     return std::vector<std::string>(names.get(), names.get() + count);
 }
 
@@ -95,25 +101,25 @@ Status Store::set_permissions(const std::string& path, const std::vector<StorePe
             {.id = one.domain.raw,
              .perms = static_cast<unsigned>((one.read ? XS_PERM_READ : 0) | (one.write ? XS_PERM_WRITE : 0))});
     if (!xs_set_permissions(handle_.get(), transaction_, path.c_str(), raw.data(), static_cast<unsigned>(raw.size())))
-        return host_fault(errno, "xenstore permissions", path);
+        return fault("xenstore permissions", path);
     return {};
 }
 
 Status Store::introduce(DomainId domain) {
-    if (!xs_introduce_domain(handle_.get(), domain.raw, 0, 0)) return host_fault(errno, "xenstore introduce");
+    if (!xs_introduce_domain(handle_.get(), domain.raw, 0, 0)) return fault("xenstore introduce", "");
     return {};
 }
 
 Status Store::transaction(const std::function<Status()>& body) {
     for (unsigned tried = 0; tried < transaction_tries; ++tried) {
         transaction_ = xs_transaction_start(handle_.get());
-        if (transaction_ == 0) return host_fault(errno, "xenstore transaction");
+        if (transaction_ == 0) return fault("xenstore transaction", "");
         const Status done = body();
         const xs_transaction_t id = std::exchange(transaction_, 0);
         const bool ended = xs_transaction_end(handle_.get(), id, !done);
         if (!done) return done;
         if (ended) return {};
-        if (errno != EAGAIN) return host_fault(errno, "xenstore transaction");
+        if (errno != EAGAIN) return fault("xenstore transaction", "");
         // Somebody else was quicker. A little jitter keeps two who retry from meeting again.
         thread_local std::minstd_rand jitter{std::random_device{}()};
         std::this_thread::sleep_for(std::chrono::microseconds(jitter() % (100u << tried)));
@@ -122,7 +128,7 @@ Status Store::transaction(const std::function<Status()>& body) {
 }
 
 Status Store::watch(const std::string& path, const std::string& token) {
-    if (!xs_watch(handle_.get(), path.c_str(), token.c_str())) return host_fault(errno, "xenstore watch", path);
+    if (!xs_watch(handle_.get(), path.c_str(), token.c_str())) return fault("xenstore watch", path);
     watches_.emplace(token, path);
     return {};
 }
@@ -132,7 +138,7 @@ Status Store::unwatch(const std::string& path, const std::string& token) {
     const auto found = std::find_if(first, last, [&](const auto& one) { return one.second == path; });
     if (found != last) watches_.erase(found);
     if (!xs_unwatch(handle_.get(), path.c_str(), token.c_str()) && errno != ENOENT)
-        return host_fault(errno, "xenstore unwatch", path);
+        return fault("xenstore unwatch", path);
     return {};
 }
 

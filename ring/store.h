@@ -61,8 +61,8 @@ class Store {
     Status unwatch(const std::string& path, const std::string& token);
     int fd();
     std::optional<WatchEvent> take_event();
-    // xenstored has ended or dropped us, and every call fails from here on. Known after a take_event() that found none;
-    // fd() does not tell, so whoever waits on it looks now and then.
+    // xenstored has ended or dropped us, and every call fails from here on. Known after a call that failed of it, or a
+    // take_event() that found none; fd() does not tell, so whoever waits on it looks now and then.
     bool lost() const { return lost_; }
 
   private:
@@ -71,6 +71,7 @@ class Store {
     };
     explicit Store(xs_handle* handle) : handle_(handle) {}
     bool watched(const WatchEvent& event) const;
+    std::unexpected<Error> fault(const char* what, const std::string& path);
 
     std::unique_ptr<xs_handle, Close> handle_;
     std::multimap<std::string, std::string, std::less<>> watches_;  // token to path

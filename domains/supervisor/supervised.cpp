@@ -44,20 +44,19 @@ void Supervised::end(Clock::time_point now) {
     ++restarts_;
     domain_.reset();
     if (steady || std::exchange(on_purpose_, false)) short_lives_ = 0;
-    wait(now);
+    wait(now, 1);
 }
 
 void Supervised::not_created(const std::string& why, Clock::time_point now) {
     why_ = why;
-    short_lives_ = std::max(short_lives_, 1U);  // what does not even begin is not tried again at once
-    wait(now);
+    wait(now, 0);  // what does not even begin is not tried again at once
 }
 
-void Supervised::wait(Clock::time_point now) {
+void Supervised::wait(Clock::time_point now, unsigned without_pause) {
     state_ = State::waiting;
     due_ = now;
-    if (short_lives_++ == 0) return;
-    const auto doublings = std::min(short_lives_ - 2, 20U);
+    if (++short_lives_ <= without_pause) return;
+    const auto doublings = std::min(short_lives_ - without_pause - 1, 20U);
     due_ += std::min<Clock::duration>(patience_.first_pause * (1U << doublings), patience_.longest_pause);
 }
 

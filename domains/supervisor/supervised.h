@@ -63,7 +63,7 @@ class Supervised {
   private:
     void begin(const Sight& sight, Clock::time_point now);
     void end(Clock::time_point now);
-    void wait(Clock::time_point now);
+    void wait(Clock::time_point now, unsigned without_pause);
     Wish watch(const Sight& sight, Clock::time_point now);
 
     const Patience patience_;

@@ -38,6 +38,12 @@ std::string joined(const std::vector<std::string>& lines) {
     return text;
 }
 
+std::string text_of(const std::vector<std::string>& settings) {
+    std::string text;
+    for (const auto& setting : settings) text += (text.empty() ? "" : " ") + setting;
+    return text;
+}
+
 std::vector<std::string> lines_of(const std::string& text) {
     std::vector<std::string> lines;
     std::istringstream in(text);
@@ -46,9 +52,15 @@ std::vector<std::string> lines_of(const std::string& text) {
     return lines;
 }
 
-bool runs(const std::string& pid) {
-    const auto number = parse_decimal<std::uint32_t>(pid);
-    return number && toolstack::process(static_cast<pid_t>(*number));
+// "PID START": a number that was given out again is not taken for the old process.
+std::string this_process() {
+    const auto id = toolstack::process(::getpid());
+    return std::to_string(::getpid()) + " " + std::to_string(id ? id->start : 0);
+}
+
+bool runs(const std::string& supervisor) {
+    toolstack::ProcessId id;
+    return std::istringstream(supervisor) >> id.pid >> id.start && toolstack::alive(id);
 }
 
 // One service VM: what it is, its health, its heirs.
@@ -67,15 +79,17 @@ class Vm {
     // What an earlier supervisor knew; refuses where another one is at work.
     Status take_over() {
         const auto other = TRY(store_.read(key("supervisor")));
-        if (other && *other != std::to_string(::getpid()) && runs(*other))
-            return unsupported("", name_ + " is supervised already, by process " + escaped(*other));
+        if (other && runs(*other))
+            return unsupported("", name_ + " is supervised already, by process " + other->substr(0, other->find(' ')));
         std::istringstream known(TRY(store_.read(key("predecessors"))).value_or("") + " " +
                                  TRY(store_.read(key("domid"))).value_or(""));
         for (std::string word; known >> word;)
             if (const auto id = parse_decimal<std::uint16_t>(word)) succession_.inherit(DomainId{*id});
+        settings_ = lines_of(TRY(store_.read(key("settings"))).value_or(""));
+        if (!settings_.empty()) log_.say("keeps what a restart gave it: " + escaped(text_of(settings_)));
         TRY(store_.remove(key("restart")));
         TRY(store_.write(key("file"), file_));
-        return store_.write(key("supervisor"), std::to_string(::getpid()));
+        return store_.write(key("supervisor"), this_process());
     }
 
     void let_go() {
@@ -238,10 +252,14 @@ class Vm {
     void say_why_it_waits(State before, Clock::time_point now) {
         std::string text = before == State::ill ? "" : health_.why();
         if (health_.due() > now)
-            text += (text.empty() ? "" : "; ") + std::to_string(health_.short_lives()) +
-                    " times in a row it did not last: it is made again in " +
+            text += (text.empty() ? "" : "; ") + times_in_a_row() + "it is made again in " +
                     std::to_string((health_.due() - now + 999ms) / 1s) + " s";
         if (!text.empty()) log_.say(text);
+    }
+
+    std::string times_in_a_row() const {
+        if (health_.short_lives() < 2) return "";
+        return std::to_string(health_.short_lives()) + " times in a row it did not last: ";
     }
 
     void say_ready(Clock::time_point now) {
@@ -299,8 +317,13 @@ class Supervisor {
         if (!name || !toolstack::domain_name_valid(*name))
             return unsupported("", file + ": it has no name= that could be a domain's");
         if (!names_.insert(*name).second) return unsupported("", file + ": '" + *name + "' is there twice");
-        vms_.push_back(std::make_unique<Vm>(loop_, store_, options, std::filesystem::absolute(file), *name));
-        return vms_.back()->take_over();
+        auto vm = std::make_unique<Vm>(loop_, store_, options, std::filesystem::absolute(file), *name);
+        TRY(vm->take_over());
+        vms_.push_back(std::move(vm));
+        return {};
+    }
+    void let_go() {
+        for (auto& vm : vms_) vm->let_go();
     }
 
     Status run() {
@@ -315,15 +338,15 @@ class Supervisor {
         look();
         loop_.run();
         if (store_.lost()) return host_fault(ENOTCONN, "lost the connection to", "xenstored");
-        for (auto& vm : vms_) vm->let_go();
+        let_go();
         return {};
     }
 
   private:
     void look() {
-        if (store_.lost()) return loop_.stop();
         bool all_exist = true;
         for (auto& vm : vms_) {
+            if (store_.lost()) return loop_.stop();
             vm->look(all_exist);
             all_exist = all_exist && vm->exists();
         }
@@ -349,7 +372,8 @@ Status supervise(const Options& options) {
     const auto loop = TRY(Loop::make());
     auto store = TRY(Store::open(options.commands.xenstored));
     Supervisor supervisor(*loop, store);
-    for (const auto& file : options.files) TRY(supervisor.add(options, file));
+    for (const auto& file : options.files)
+        if (Status added = supervisor.add(options, file); !added) return supervisor.let_go(), added;
     return supervisor.run();
 }
 

@@ -3,12 +3,12 @@
 //
 // In xenstore, for people and for `caisson restart`, below /tool/caisson/supervise/NAME/ (Dom0's alone):
 //
-//   file, supervisor   its cfg file; the process that looks after it
+//   file, supervisor   its cfg file; the process that looks after it: its number and its start time
 //   domid, state, why  supervised.h
 //   restarts           lives that ended
 //   outage             milliseconds from the notice of the last end to the next "ready"
 //   predecessors       domids of earlier lives that left devices which are not moved yet
-//   settings           KEY=VALUE lines that restart() gave it
+//   settings           KEY=VALUE lines that restart gave it, kept from one supervisor to the next
 //   restart            a wish: see ask_restart(); removed when it is taken up
 //
 // Threads: one.
@@ -44,8 +44,7 @@ struct Options {
 Status supervise(const Options& options);
 
 // On purpose: orderly where it can be, with `settings` (KEY=VALUE, as of `xl create FILE KEY=VALUE`) in the place of
-// the file's for as long as the supervisor runs; a life with new ones that does not get ready is followed by one with
-// the old.
+// the file's until others come; a life with new ones that does not get ready is followed by one with the old.
 Status ask_restart(Store& store, const std::string& name, const std::vector<std::string>& settings);
 
 // What xenstore says of it: the keys above. An error when nobody looks after it.

@@ -22,10 +22,14 @@ struct Supervised : CommandWorld {
         std::filesystem::resize_file(images + "/a.img", 4 << 20);
         std::filesystem::permissions(images + "/a.img", std::filesystem::perms(0666));
     }
-    ~Supervised() {
-        if (supervisor_ <= 0) return;
-        ::kill(supervisor_, SIGTERM);
-        ::waitpid(supervisor_, nullptr, 0);
+    ~Supervised() { end(SIGTERM); }
+    // Its exit code.
+    int end(int signal = 0) {
+        if (supervisor_ <= 0) return -1;
+        if (signal != 0) ::kill(supervisor_, signal);
+        int status = 0;
+        ::waitpid(std::exchange(supervisor_, 0), &status, 0);
+        return WIFEXITED(status) ? WEXITSTATUS(status) : -1;
     }
     // No heart stands still for an hour: only the case that is about it has a shorter patience.
     void supervise(const std::string& files, const std::string& heart = "3600") {
@@ -134,14 +138,56 @@ TEST_CASE(
     CHECK_THAT(world.run("supervise " + world.storage()).out, Catch::Contains("is supervised already, by process"));
 }
 
+TEST_CASE("A supervisor keeps what a restart gave to the domain before it came") {
+    Supervised world;
+    if (!world.possible()) return;
+    world.supervise(world.storage());
+    REQUIRE(world.comes("restarts", "0"));
+    CHECK(world.run("restart --wait storage memory=32").code == 0);
+    CHECK(world.end(SIGTERM) == 0);
+    CHECK_THAT(world.run("restart storage").out, Catch::Contains("nobody looks after a domain 'storage'"));
+    // A process of that number is not the supervisor, if it was not there then.
+    {
+        auto store = Store::open(world.state().xenstored_socket());
+        REQUIRE(store);
+        CHECK(store->write("/tool/caisson/supervise/storage/supervisor", std::to_string(::getpid()) + " 1"));
+    }
+    CHECK_THAT(world.run("restart storage").out, Catch::Contains("nobody looks after a domain 'storage'"));
+    world.supervise(world.storage());
+    REQUIRE(world.comes("settings", "memory=32\n"));
+    CHECK(world.run("restart --wait storage").code == 0);
+    CHECK(world.list().back()["memory"] == 32);
+}
+
+TEST_CASE("A supervisor whose xenstored is gone ends, and says so") {
+    Supervised world;
+    if (!world.possible()) return;
+    world.supervise(world.storage());
+    REQUIRE(world.comes("restarts", "0"));
+    CHECK(world.run("shutdown").code == 0);
+    CHECK(world.end() == 1);
+    CHECK_THAT(world.log(), Catch::Contains("lost the connection to"));
+}
+
+TEST_CASE("A supervisor that is refused leaves no trace at the domains that were free") {
+    Supervised world;
+    if (!world.possible()) return;
+    const std::string free = world.cfg("free", "driver_domain=1\n");
+    CHECK(world.run("supervise " + free + " " + free).code == 1);
+    CHECK_THAT(world.run("restart free").out, Catch::Contains("nobody looks after a domain 'free'"));
+    auto store = Store::open(world.state().xenstored_socket());
+    REQUIRE(store);
+    CHECK_FALSE(store->read("/tool/caisson/supervise/free/supervisor")->has_value());
+}
+
 TEST_CASE("What is not to be made is said, with the reason, and tried again less and less often") {
     Supervised world;
     world.supervise(world.cfg("storage", "driver_domain=1\ncaisson_forward='maybe'\n"));
-    for (int i = 0; i < 6000 && world.log().find("4 times in a row") == std::string::npos; ++i)
+    for (int i = 0; i < 6000 && world.log().find("3 times in a row") == std::string::npos; ++i)
         std::this_thread::sleep_for(10ms);
     CHECK_THAT(world.log(), Catch::Contains("it is not made: ") && Catch::Contains("caisson_forward") &&
-                                Catch::Contains("2 times in a row it did not last: it is made again in 1 s") &&
-                                Catch::Contains("4 times in a row it did not last: it is made again in 4 s"));
+                                Catch::Contains("; it is made again in 1 s") &&
+                                Catch::Contains("3 times in a row it did not last: it is made again in 4 s"));
     CHECK(world.about("state") == "waiting");
     CHECK_THAT(world.run("supervise " + world.cfg("nameless", "name=''\n")).out,
                Catch::Contains("has no name= that could be"));
