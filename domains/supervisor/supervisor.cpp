@@ -38,12 +38,6 @@ std::string joined(const std::vector<std::string>& lines) {
     return text;
 }
 
-std::string text_of(const std::vector<std::string>& settings) {
-    std::string text;
-    for (const auto& setting : settings) text += (text.empty() ? "" : " ") + setting;
-    return text;
-}
-
 std::vector<std::string> lines_of(const std::string& text) {
     std::vector<std::string> lines;
     std::istringstream in(text);
@@ -86,7 +80,7 @@ class Vm {
         for (std::string word; known >> word;)
             if (const auto id = parse_decimal<std::uint16_t>(word)) succession_.inherit(DomainId{*id});
         settings_ = lines_of(TRY(store_.read(key("settings"))).value_or(""));
-        if (!settings_.empty()) log_.say("keeps what a restart gave it: " + escaped(text_of(settings_)));
+        for (const auto& setting : settings_) log_.say("keeps " + escaped(setting) + ", which a restart gave it");
         TRY(store_.remove(key("restart")));
         TRY(store_.write(key("file"), file_));
         return store_.write(key("supervisor"), this_process());
