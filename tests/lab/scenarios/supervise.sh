@@ -52,7 +52,7 @@ guest() {
     told load yes 300
     no_discard=no-discard load_starts  # the disk behind storage's is a xen-blkfront, which cannot write zeroes by itself
     in_turns fio fio_verifies /dev/xvdb 4m & fio=$!
-    in_turns netperf netperf_or_iperf3 TCP_STREAM 10.0.0.1 5 & netperf=$!
+    in_turns netperf netperf_runs & netperf=$!
     publish state busy
     told stop yes 1180
     touch /tmp/enough
@@ -63,6 +63,12 @@ guest() {
     publish longest-disk "$(longest /tmp/disk)"
     publish longest-net "$(longest /tmp/net)"
     publish state done
+}
+# A netserver does not wait for long until its client's second connection comes: a run that begins in an outage begins again.
+netperf_runs() {
+    until netperf_or_iperf3 TCP_STREAM 10.0.0.1 5 >/tmp/run 2>&1; do
+        grep -q 'connect_data_socket failed: Connection refused' /tmp/run || { cat /tmp/run; return 1; }
+    done
 }
 # The most milliseconds between a small question and its answer.
 longest() { sed -n 's/^probe //p' "$1" | awk '{ took = ($2 - $1) * 1000; if (took > most) most = took } END { printf "%d", most }'; }
