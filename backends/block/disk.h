@@ -3,7 +3,7 @@
 
 #include "backends/block/host.h"
 #include "backends/block/journal.h"
-#include "backends/block/rate.h"
+#include "backends/block/throttle.h"
 #include "ring/device.h"
 
 namespace caisson::block::backend {

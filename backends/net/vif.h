@@ -4,8 +4,8 @@
 #include "backends/net/config.h"
 #include "backends/net/filter.h"
 #include "backends/net/host.h"
-#include "backends/net/rate.h"
 #include "ring/device.h"
+#include "ring/token_bucket.h"
 
 namespace caisson::net::backend {
 
@@ -22,8 +22,16 @@ struct Doorbell {
 
 // A guest whose packets are refused one after the other (another's address, malformed), or are none (a word about
 // multicast), is read no faster than this: they take the time of all whom this backend serves.
-inline constexpr Rate refusals_allowed{.bytes = 1000, .microseconds = 100'000};
-inline constexpr std::uint64_t refusals_at_once = 1000;
+inline constexpr unsigned refusals_per_second = 10'000, refusals_at_once = 1000;
+
+// A full packet must always fit: netback's max_burst.
+inline constexpr std::uint64_t least_burst_bytes = 131072;
+
+inline TokenBucket bucket_of(const Rate& rate) {
+    if (rate.bytes == 0 || rate.microseconds == 0) return {};
+    return {static_cast<double>(rate.bytes) * 1e6 / static_cast<double>(rate.microseconds),
+            static_cast<double>(std::max(rate.bytes, least_burst_bytes))};
+}
 
 struct Vif {
     Vif(WorkerContext&& c, const Config& settings, Journal& j)
@@ -32,8 +40,8 @@ struct Vif {
           journal(j),
           source(settings),
           multicast(j, settings.multicast_control),
-          bucket(settings.rate),
-          refusals(refusals_allowed, refusals_at_once),
+          bucket(bucket_of(settings.rate)),
+          refusals(refusals_per_second, refusals_at_once),
           direct(context.hypervisor.capabilities().direct_view),
           private_packet(header_bytes + max_packet + 1) {}
 

@@ -345,10 +345,8 @@ TEST_CASE("a guest of which everything is refused is read no faster than its ref
     constexpr unsigned all = 4000, at_once = net::backend::refusals_at_once, a_turn = 64;
     const auto start = Clock::now();
     const auto allowed = [&] {
-        const std::chrono::duration<double, std::micro> passed = Clock::now() - start;
-        const auto rate = net::backend::refusals_allowed;
-        return at_once + a_turn +
-               passed.count() * static_cast<double>(rate.bytes) / static_cast<double>(rate.microseconds);
+        const std::chrono::duration<double> passed = Clock::now() - start;
+        return at_once + a_turn + passed.count() * net::backend::refusals_per_second;
     };
     while (guest.ring().response_producer() < all) {
         while (guest.ring().produced() < all && guest.ring().produced() - guest.ring().response_producer() < 256)

@@ -13,7 +13,6 @@ namespace op = block::operation;
 namespace status = block::status;
 using block::backend::BouncePool;
 using block::backend::GrantCache;
-using block::backend::TokenBucket;
 
 namespace {
 using Alone = BlockBackendAlone<>;
@@ -202,24 +201,6 @@ TEST_CASE("requests beyond the private memory wait in order, and none is lost") 
 }
 
 // ---- Rates ---------------------------------------------------------------------------------------------------------
-
-TEST_CASE("a token bucket gives its rate and no more, and saves up a burst") {
-    TokenBucket bucket(1000, 50);
-    TokenBucket::Clock::time_point now{std::chrono::seconds(1)};
-    CHECK(bucket.left(now) == 50);
-    bucket.take(50);
-    CHECK(bucket.left(now) == 0);
-    now += std::chrono::milliseconds(10);
-    CHECK(bucket.left(now) == 10);
-    now += std::chrono::hours(1);
-    CHECK(bucket.left(now) == 50);
-    bucket.take(150);  // a debt of 100
-    now += std::chrono::milliseconds(100);
-    CHECK(bucket.left(now) == 0);
-    now += std::chrono::milliseconds(1);
-    CHECK(bucket.left(now) == 1);
-    CHECK_FALSE(TokenBucket().limited());
-}
 
 TEST_CASE("a limit of requests a second leaves what is beyond the burst in the ring, and takes it later") {
     Alone backend({.rate = {.requests_per_second = 200, .requests_burst = 3}});

@@ -3,12 +3,10 @@
 
 #include "backends/net/control.h"
 #include "backends/net/filter.h"
-#include "backends/net/rate.h"
 
 using namespace caisson;
 using namespace caisson::net;
 using namespace caisson::net::backend;
-using namespace std::chrono_literals;
 
 namespace {
 
@@ -101,27 +99,4 @@ TEST_CASE("addresses and rates of an operator are read strictly") {
         CHECK_FALSE(parse_addresses(bad));
     CHECK(parse_rate("1250000,50000").value().bytes == 1250000);
     for (const char* bad : {"", "1", "1,", ",1", "-1,1", "1,1,1", "1 ,1"}) CHECK_FALSE(parse_rate(bad));
-}
-
-TEST_CASE("a rate holds in the long run, whatever the size of a batch") {
-    TokenBucket bucket(Rate{.bytes = 1'000'000, .microseconds = 1'000'000});
-    auto now = TokenBucket::Clock::now();
-    std::uint64_t sent = 0;
-    const auto start = now;
-    while (now - start < 100s) {
-        if (bucket.ready(now)) {
-            bucket.take(300'000);
-            sent += 300'000;
-        } else {
-            const auto wait = bucket.wait();
-            REQUIRE(wait > 0s);
-            REQUIRE(wait <= 1s);
-            now += wait;
-        }
-    }
-    CHECK(sent >= 99'000'000);
-    CHECK(sent <= 101'700'000);  // and the first burst
-    TokenBucket free;
-    for (int i = 0; i < 1000; ++i) free.take(1 << 30);
-    CHECK(free.ready(now));
 }
