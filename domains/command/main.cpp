@@ -196,6 +196,15 @@ struct Line {
         return exit_ok;
     }
 
+    std::string what_is_wrong(const CLI::ParseError& wrong) const {
+        const auto chosen = app.get_subcommands();
+        const auto left = app.remaining();
+        if (chosen.empty() && !left.empty()) return unknown(left.front());
+        if (chosen.empty()) return std::string(wrong.what()) + "\n'caisson help' says what there is";
+        const std::string& command = chosen.front()->get_name();
+        return command + ": " + escaped(wrong.what()) + "\n'caisson help " + command + "' says what it takes";
+    }
+
     // What to say about a first word that is no subcommand and no option.
     std::string unknown(const std::string& word) const {
         if (word.starts_with("-")) return "'" + escaped(word) + "' is no option; 'caisson help' says which there are";
@@ -258,9 +267,8 @@ int main(int argc, char** argv) {
     try {
         line.app.parse(std::move(arguments));
     } catch (const CLI::ParseError& wrong) {
-        const auto left = line.app.remaining();
-        if (line.app.get_subcommands().empty() && !left.empty()) return say(line.unknown(left.front())), exit_usage;
-        return line.app.exit(wrong) == 0 ? exit_ok : exit_usage;
+        if (wrong.get_exit_code() == 0) return line.app.exit(wrong), exit_ok;  // --help, --version
+        return say(line.what_is_wrong(wrong)), exit_usage;
     }
     return line.code;
 }
