@@ -54,8 +54,7 @@ Status wait_for_devices(const State& state, const toolstack::DomainRecord& born)
             TRY(still_runs(toolstack, born));
             const bool refused = now && toolstack::is_refused(toolstack.store(), link, *now);
             if (refused || std::chrono::steady_clock::now() > end)
-                return unsupported("", link.device_class + " " + std::to_string(link.id.raw) + " of domain " +
-                                           std::to_string(domain.raw) + " does not connect: " +
+                return unsupported("", name_of(link) + " does not connect: " +
                                            toolstack::why_not_connected(toolstack.store(), link) + "; the domain runs");
             std::this_thread::sleep_for(10ms);
         }

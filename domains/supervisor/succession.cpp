@@ -23,10 +23,6 @@ bool not_taken_up(XenbusState frontend) {
     return frontend == XenbusState::initialising || frontend == XenbusState::closing || frontend == XenbusState::closed;
 }
 
-std::string name_of(const DeviceLink& link) {
-    return link.device_class + " " + std::to_string(link.id.raw) + " of domain " + std::to_string(link.frontend.raw);
-}
-
 }  // namespace
 
 void Succession::look(DomainId successor, Clock::time_point now) {

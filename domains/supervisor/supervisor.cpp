@@ -376,7 +376,10 @@ Result<std::map<std::string, std::string>> status_of(Store& store, const std::st
     const auto keys = TRY(store.list(folder + name));
     for (const auto& key : keys) words[key] = TRY(store.read(folder + name + "/" + key)).value_or("");
     if (!words.contains("supervisor") || !runs(words["supervisor"]))
-        return unsupported("", "nobody looks after a domain '" + escaped(name) + "': 'caisson supervise FILE' does");
+        return std::unexpected(Error{.fault = Fault::unsupported,
+                                     .err = ESRCH,
+                                     .what = "nobody looks after a domain",
+                                     .detail = "'" + escaped(name) + "' ('caisson supervise FILE' does)"});
     return words;
 }
 

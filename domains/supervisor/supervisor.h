@@ -28,6 +28,7 @@ namespace caisson::supervisor {
 // How domains are made and ended here.
 struct Commands {
     std::vector<std::string> create;   // "xl create -q", and then FILE KEY=VALUE...
+    std::vector<std::string> check;    // the same, of which nothing comes but what is wrong with it
     std::vector<std::string> destroy;  // "xl destroy", and then an id
     bool hears_shutdown = false;       // its domains act on control/shutdown: Xen's do
     std::string xenstored;             // its socket; empty: what libxenstore finds

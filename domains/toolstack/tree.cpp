@@ -43,6 +43,10 @@ std::string start_time() {
 
 }  // namespace
 
+std::string name_of(const DeviceLink& link) {
+    return fmt::format("{} {} of domain {}", link.device_class, link.id.raw, link.frontend.raw);
+}
+
 std::string domain_path(DomainId domain) { return fmt::format("/local/domain/{}", domain.raw); }
 std::string libxl_path(DomainId domain) { return fmt::format("/libxl/{}", domain.raw); }
 

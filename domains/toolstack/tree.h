@@ -44,8 +44,9 @@ struct DeviceEntries {
     std::vector<std::pair<std::string, std::string>> front, fixed, back;
 };
 
-std::string domain_path(DomainId domain);  // /local/domain/N
-std::string libxl_path(DomainId domain);   // /libxl/N: nobody but Dom0 may read or write it
+std::string name_of(const DeviceLink& link);  // for people: "vbd 51712 of domain 3"
+std::string domain_path(DomainId domain);     // /local/domain/N
+std::string libxl_path(DomainId domain);      // /libxl/N: nobody but Dom0 may read or write it
 std::string frontend_path(const DeviceLink& link);
 std::string backend_path(const DeviceLink& link);
 std::string trusted_path(const DeviceLink& link);  // /libxl/N/device/CLASS/ID

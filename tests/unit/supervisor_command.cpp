@@ -128,13 +128,21 @@ TEST_CASE(
     CHECK(world.about("settings") == "memory=32\n");
     CHECK(world.list().back()["memory"] == 32);
 
+    // What is wrong on its face is told before anything happens; what shows only when it is made is taken back.
     const auto wrong = world.run("restart --wait storage \"memory='nonsense'\"");
     CHECK(wrong.code == 1);
-    CHECK_THAT(wrong.out, Catch::Contains("runs with the old ones") && Catch::Contains("memory"));
+    CHECK_THAT(wrong.out, Catch::Contains("goes on as it is") && Catch::Contains("memory"));
+    CHECK(world.about("restarts") == "2");
+    const auto gone = world.run("restart --wait storage \"caisson_bind=['/no/such/folder']\"");
+    INFO(gone.out);
+    CHECK(gone.code == 1);
+    CHECK_THAT(gone.out, Catch::Contains("runs with the old ones") && Catch::Contains("/no/such/folder"));
     CHECK(world.list().back()["memory"] == 32);
 
     CHECK(world.run("restart storage nonsense").code == 1);
-    CHECK_THAT(world.run("restart ghost").out, Catch::Contains("nobody looks after a domain 'ghost'"));
+    const auto ghost = world.run("restart ghost");
+    CHECK(ghost.code == 3);
+    CHECK_THAT(ghost.out, Catch::Contains("nobody looks after a domain 'ghost'"));
     CHECK_THAT(world.run("supervise " + world.storage()).out, Catch::Contains("is supervised already, by process"));
 }
 
@@ -157,6 +165,27 @@ TEST_CASE("A supervisor keeps what a restart gave to the domain before it came")
     REQUIRE(world.comes("settings", "memory=32\n"));
     CHECK(world.run("restart --wait storage").code == 0);
     CHECK(world.list().back()["memory"] == 32);
+}
+
+TEST_CASE("A successor that is ready and refuses a device is told of") {
+    Supervised world;
+    if (!world.possible()) return;
+    world.supervise(world.storage());
+    REQUIRE(world.comes("restarts", "0"));
+    const auto guest = world.run(
+        "create --wait " +
+        world.cfg("guest", "disk=['vdev=xvda,access=rw,backend=storage,target=" + world.images + "/a.img']\n"));
+    INFO(guest.out);
+    REQUIRE(guest.code == 0);
+    std::filesystem::rename(world.images + "/a.img", world.images + "/elsewhere");
+    const auto refused = world.run("restart --wait storage");
+    CHECK(refused.code == 1);
+    CHECK_THAT(refused.out, Catch::Contains("storage is ready, but vbd 51712 of domain ") &&
+                                Catch::Contains("does not connect: ") && Catch::Contains("a.img"));
+    std::filesystem::rename(world.images + "/elsewhere", world.images + "/a.img");
+    const auto served = world.run("restart --wait storage");
+    INFO(served.out);
+    CHECK(served.code == 0);
 }
 
 TEST_CASE("A supervisor whose xenstored is gone ends, and says so") {
