@@ -103,13 +103,17 @@ is_served() {
     case $1 in net) device=vif/0 ;; storage) device=vbd/51712 ;; esac
     [ "$(xenstore-read "/local/domain/$(id_of guest)/device/$device/state")" = 4 ]
 }
-# A stock guest's disk is its new driver domain's. Whoever reads before that asks the dead one, and waits for ever.
-has_its_disk() {
-    vbd=/local/domain/$(id_of stock)/device/vbd/51712
-    [ "$(echo $(xenstore-read $vbd/state $vbd/backend-id 2>/dev/null))" = "4 $(about storage domid)" ]
+# A stock guest's disk is its new driver domain's. Whoever reads before that asks the dead one, and waits for ever; so does its
+# kernel, which reads the partition table of a disk that came back, if the driver domain ends meanwhile.
+stock_has_its_disk() {
+    looks=$((45 * patience)) vbd=/local/domain/$(id_of stock)/device/vbd/51712
+    until [ "$(echo $(xenstore-read $vbd/state $vbd/backend-id 2>/dev/null))" = "4 $(about storage domid)" ]; do
+        [ $((looks -= 1)) != 0 ] || fail "the stock guest's disk does not come back"
+        sleep 2
+    done
 }
 stock_reads() {
-    try 90 has_its_disk || fail "the stock guest's disk does not come back"
+    stock_has_its_disk
     tell stock read "$1"
     await stock has-read "$1" 60
 }
@@ -147,13 +151,17 @@ dom0() {
 
     again net xl pause net               # its heart stands still
     again storage xl shutdown storage    # in order, and nobody told the supervisor
-    again net caisson restart net
+    ln -s /run/network.img /run/new.img
+    ! caisson restart net "type='nonsense'" || fail "what cannot be made was taken for settings"
+    again net caisson restart net "ramdisk='/run/new.img'"
+    case $(about net settings) in "ramdisk='/run/new.img'"*) ;; *) fail "net runs with $(about net settings)" ;; esac
     stock_reads 1
     again storage caisson restart storage
     for round in 1 2 3 4 5 6 7 8; do
         for name in net storage; do xl destroy $name || fail "xl destroy $name"; done
         is_again net $((round + 2))
         is_again storage $((round + 2))
+        stock_has_its_disk
         sleep 3
     done
     same "restarts of both" $(($(about net restarts) + $(about storage restarts))) $restarts
