@@ -5,11 +5,14 @@
 #include <algorithm>
 #include <thread>
 
+#include "ring/log.h"
+
 namespace caisson::toolstack {
 namespace {
 
 using Clock = std::chrono::steady_clock;
 constexpr auto look_again = std::chrono::milliseconds(10);
+constexpr std::size_t longest_reason = 400;
 
 // "/local/domain/7/backend/..." to 7. Dom0 wrote it, yet it is parsed as strictly as anything.
 std::optional<DomainId> domain_of(std::string_view path) {
@@ -143,7 +146,7 @@ bool is_refused(Store& store, const DeviceLink& link, const DeviceStates& now) {
 std::string why_not_connected(Store& store, const DeviceLink& link) {
     const auto said = error_of(store, link);
     if (!said || !*said) return "'caisson log' of it and of its backend domain may say why";
-    const std::string& text = **said;
+    const std::string text = escaped(std::string_view(**said).substr(0, longest_reason));
     const auto digits = text.find_first_not_of("0123456789");
     return digits != std::string::npos && digits > 0 && text[digits] == ' ' ? text.substr(digits + 1) : text;
 }

@@ -25,7 +25,7 @@ struct DeviceStates {
 Result<DeviceStates> states(Store& store, const DeviceLink& link);
 // Its backend has given it up, and said why: it will not connect unless something changes.
 bool is_refused(Store& store, const DeviceLink& link, const DeviceStates& now);
-// What its backend has said in xenstore, or where else to look.
+// What its backend has said in xenstore (a stranger's words: escaped, and not too many), or where else to look.
 std::string why_not_connected(Store& store, const DeviceLink& link);
 
 // Asks the backend to close for good (online 0, state Closing), and whether it has.

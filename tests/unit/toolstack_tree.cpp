@@ -196,3 +196,19 @@ TEST_CASE("A device that is removed leaves neither nodes nor empty folders") {
     CHECK_FALSE(need(dom0.read("/local/domain/0/backend")));
     CHECK(remove_domain(dom0, front.id, config.uuid, std::chrono::milliseconds(50)));  // twice is fine
 }
+
+TEST_CASE("What a backend says of its device comes to a terminal escaped, and not at length") {
+    LocalXen xen;
+    const auto back = xen.domain(), front = xen.domain();
+    Store dom0 = need(Store::open(xen.directory() + "/dom0/xenstored")), backend = need(Store::open(back.xenstored));
+    const DeviceLink link{.device_class = "vbd", .id = DeviceId{51712}, .frontend = front.id, .backend = back.id};
+    const auto says = [&](const std::string& text) {
+        need(backend.write("error/backend/vbd/" + std::to_string(front.id.raw) + "/51712/error", text));
+        return why_not_connected(dom0, link);
+    };
+    CHECK_THAT(why_not_connected(dom0, link), Catch::Contains("caisson log"));
+    CHECK(says("2 no such file") == "no such file");
+    CHECK(says("no number") == "no number");
+    CHECK(says("22 \x1b[2J\nroot# ") == "\\x1b[2J\\x0aroot# ");
+    CHECK(says(std::string(2000, 'x')).size() == 400);
+}
