@@ -19,8 +19,8 @@
 #include <cstring>
 #include <span>
 
-#include "backends/console/escape.h"
 #include "protocols/words.h"
+#include "ring/escape.h"
 
 namespace caisson::console {
 

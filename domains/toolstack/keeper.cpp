@@ -17,6 +17,7 @@
 
 #include "domains/domain/memory_limit.h"
 #include "domains/toolstack/toolstack.h"
+#include "ring/escape.h"
 #include "ring/log.h"
 
 namespace caisson::toolstack {
@@ -58,6 +59,9 @@ class Life {
             if (ready[1].revents != 0) break;
         }
         drain(true);
+        std::string rest;
+        escape_rest(escape_, "", rest);
+        log_.append(rest);
         int status = 0;
         while (::waitpid(process_.pid(), &status, 0) < 0 && errno == EINTR) continue;
         return WIFEXITED(status) ? WEXITSTATUS(status) : 128 + WTERMSIG(status);
@@ -70,7 +74,9 @@ class Life {
         for (ssize_t got; output_ && (got = ::read(output_.get(), text.data(), text.size())) != -1;) {
             if (got == 0) return output_.reset();
             const std::string_view news(text.data(), static_cast<std::size_t>(got));
-            log_.append(news);
+            std::string harmless;
+            escape(escape_, std::as_bytes(std::span(news)), "", harmless);
+            log_.append(harmless);
             if (echo_) (void)!::write(STDOUT_FILENO, news.data(), news.size());
             if (!all) return;
         }
@@ -85,6 +91,7 @@ class Life {
     const domain::Newborn& process_;
     Fd output_, hypervisor_;
     BoundedLog& log_;
+    EscapeState escape_;  // of what the log gets
     bool echo_;
 };
 

@@ -1,5 +1,6 @@
 // The process that stays with a domain, as xl's does on Xen: it made PID 1, so it learns how that ended; it writes the
-// domain's log, bounded; when the domain dies it removes it from xenstore, or makes it again if the cfg file says so.
+// domain's log, bounded and escaped; when the domain dies it removes it from xenstore, or makes it again if the cfg
+// file says so.
 //
 // Threads: one process, one thread.
 #pragma once

@@ -14,10 +14,10 @@
 #include <sys/socket.h>
 #include <unistd.h>
 
-#include "backends/console/escape.h"
 #include "backends/console/worker.h"
 #include "frontends/console/worker.h"
 #include "ring/detail/shared_access.h"
+#include "ring/escape.h"
 
 namespace {
 
@@ -164,19 +164,19 @@ struct Served {
 };
 
 void filter(Script script) {
-    console::EscapeState whole_state, state;
+    EscapeState whole_state, state;
     std::string whole, pieces;
     const auto text = script.some(4096);
-    console::escape(whole_state, std::as_bytes(text), "#", whole);
+    escape(whole_state, std::as_bytes(text), "#", whole);
     for (std::size_t at = 0; at < text.size();) {
         const std::size_t piece = std::min<std::size_t>(1 + text[at] % 7, text.size() - at);
-        console::escape(state, std::as_bytes(text.subspan(at, piece)), "#", pieces);
+        escape(state, std::as_bytes(text.subspan(at, piece)), "#", pieces);
         at += piece;
     }
-    console::escape_rest(whole_state, "#", whole);
-    console::escape_rest(state, "#", pieces);
+    escape_rest(whole_state, "#", whole);
+    escape_rest(state, "#", pieces);
     demand(whole == pieces);
-    demand(whole.size() <= text.size() * console::worst_growth + console::worst_rest);
+    demand(whole.size() <= text.size() * worst_growth + worst_rest);
     for (const char c : whole) demand(static_cast<unsigned char>(c) >= 0x20 ? c != 0x7f : c == '\n' || c == '\t');
 }
 

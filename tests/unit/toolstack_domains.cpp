@@ -127,6 +127,15 @@ TEST_CASE("The log keeps the lives of a domain apart, with the time of each birt
     CHECK(notes == std::vector<std::string>{"starts", "ended with 5", "starts", "ended with 5"});
 }
 
+TEST_CASE("What a domain prints reaches whoever reads its log escaped") {
+    CommandWorld world;
+    if (!world.possible()) return;
+    const std::string cfg = world.cfg("job", R"(caisson_run='printf "\\033[2Jhello \\303\\244\\303"')"
+                                             "\n");
+    CHECK(world.run("create --foreground " + cfg).code == 0);
+    CHECK_THAT(world.run("log job").out, Catch::Contains("\\x1b[2Jhello \xc3\xa4\\xc3\n"));
+}
+
 TEST_CASE("create --wait says when the guest was over before it was ready") {
     CommandWorld world;
     if (!world.possible()) return;

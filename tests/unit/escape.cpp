@@ -2,9 +2,9 @@
 #include <catch2/catch.hpp>
 #include <random>
 
-#include "backends/console/escape.h"
+#include "ring/escape.h"
 
-namespace caisson::console {
+namespace caisson {
 namespace {
 
 std::span<const std::byte> bytes(std::string_view text) { return std::as_bytes(std::span(text)); }
@@ -100,4 +100,4 @@ TEST_CASE("output never grows beyond what a log file has room for") {
     }
 }
 
-}  // namespace caisson::console
+}  // namespace caisson

@@ -1,9 +1,9 @@
-#include "backends/console/escape.h"
+#include "ring/escape.h"
 
 #include <algorithm>
 #include <iterator>
 
-namespace caisson::console {
+namespace caisson {
 
 namespace {
 
@@ -131,4 +131,4 @@ void escape(EscapeState& state, std::span<const std::byte> bytes, std::string_vi
 
 void escape_rest(EscapeState& state, std::string_view stamp, std::string& out) { Writer(state, stamp, out).rest(); }
 
-}  // namespace caisson::console
+}  // namespace caisson

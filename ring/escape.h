@@ -15,7 +15,7 @@
 #include <string>
 #include <string_view>
 
-namespace caisson::console {
+namespace caisson {
 
 struct EscapeState {
     std::array<std::uint8_t, 3> pending{};  // the beginning of a UTF-8 sequence
@@ -37,4 +37,4 @@ void escape(EscapeState& state, std::span<const std::byte> bytes, std::string_vi
 // What was held back for the next piece, when there will be none.
 void escape_rest(EscapeState& state, std::string_view stamp, std::string& out);
 
-}  // namespace caisson::console
+}  // namespace caisson
