@@ -5,9 +5,9 @@
 #include <thread>
 
 #include "domains/command/command.h"
-#include "domains/domain/process.h"
 #include "domains/toolstack/devices.h"
 #include "domains/toolstack/move.h"
+#include "ring/log.h"
 #include "ring/text_file.h"
 
 namespace caisson::command {
@@ -36,7 +36,7 @@ Result<supervisor::Commands> commands(const State& state) {
     const auto xen = read_text("/proc/xen/capabilities");
     if (xen && xen->find("control_d") != std::string::npos)
         return supervisor::Commands{.create = {"xl", "create", "-q"},
-                                    .check = {"xl", "create", "-q", "-n"},
+                                    .check = {"sh", "-c", "exec xl create -q -n \"$@\" >/dev/null", "sh"},
                                     .destroy = {"xl", "destroy"},
                                     .hears_shutdown = true,
                                     .xenstored = ""};
@@ -46,34 +46,26 @@ Result<supervisor::Commands> commands(const State& state) {
                                  .detail = state.folder});
 }
 
-// What can be known of new settings before the domain goes that runs well with the old ones.
-Status would_be_made(const supervisor::Commands& commands, const std::string& file,
-                     const std::vector<std::string>& settings) {
-    if (settings.empty()) return {};
-    auto check = commands.check;
-    check.push_back(file);
-    check.insert(check.end(), settings.begin(), settings.end());
-    return domain::run(check);
-}
-
 // A device that the successor refuses is an error though it is ready; for the others' guests it is waited a while.
 Status devices_follow(Store& store, const std::string& name) {
-    const auto end = std::chrono::steady_clock::now() + connect_patience;
-    for (bool under_way = true; under_way && std::chrono::steady_clock::now() < end;
+    std::string under_way = "its devices";
+    for (const auto end = std::chrono::steady_clock::now() + connect_patience; std::chrono::steady_clock::now() < end;
          std::this_thread::sleep_for(100ms)) {
         auto status = TRY(supervisor::status_of(store, name));
-        under_way = !status["predecessors"].empty();
         const auto domain = parse_decimal<std::uint16_t>(status["domid"]);
         if (!domain) return {};  // gone again
+        under_way = status["predecessors"].empty() ? "" : "a device of its predecessor";
         const auto links = TRY(toolstack::served_by(store, DomainId{*domain}));
         for (const auto& link : links) {
             const auto now = TRY(toolstack::states(store, link));
             if (toolstack::is_refused(store, link, now))
                 return unsupported("", name + " is ready, but " + name_of(link) +
                                            " does not connect: " + toolstack::why_not_connected(store, link));
-            under_way |= !now.connected();
+            if (!now.connected()) under_way = name_of(link);
         }
+        if (under_way.empty()) return {};
     }
+    say(name + " is ready; not connected yet: " + under_way);
     return {};
 }
 
@@ -101,6 +93,12 @@ int supervise(const State& state, const SuperviseOptions& options) {
 }
 
 int restart(const State& state, const RestartOptions& options) {
+    std::string asked_for;
+    for (const auto& setting : options.settings) {
+        if (!supervisor::is_setting(setting))
+            return say("restart: '" + escaped(setting) + "' is no KEY=VALUE"), exit_usage;
+        asked_for += setting + "\n";
+    }
     const auto here = commands(state);
     if (!here) return complain(here.error());
     auto store = Store::open(here->xenstored);
@@ -109,9 +107,7 @@ int restart(const State& state, const RestartOptions& options) {
     if (!before) return complain(before.error());
     std::string& lives = (*before)["restarts"];
     if (lives.empty()) lives = "0";  // it has not said so yet
-    if (const Status fine = would_be_made(*here, (*before)["file"], options.settings); !fine)
-        return say(options.domain + " goes on as it is"), complain(fine.error());
-    if (const auto asked = supervisor::ask_restart(*store, options.domain, options.settings); !asked)
+    if (const auto asked = supervisor::ask_restart(*store, *here, options.domain, options.settings); !asked)
         return complain(asked.error());
     const auto end = std::chrono::steady_clock::now() + restart_patience;
     while (options.wait) {
@@ -121,9 +117,10 @@ int restart(const State& state, const RestartOptions& options) {
         if (std::chrono::steady_clock::now() > end)
             return say(options.domain + " is not ready again: " + (*now)["why"]), exit_failed;
         if ((*now)["state"] != "ready" || (*now)["restarts"] == lives) continue;
-        if (options.settings.empty() || (*now)["settings"].find(options.settings.front()) != std::string::npos)
+        if (asked_for.empty() || (*now)["settings"] == asked_for)
             return answer_ready(*store, options.domain, (*now)["domid"]);
-        say(options.domain + " did not get ready with the new settings, and runs with the old ones: " + (*now)["why"]);
+        say(options.domain +
+            " is ready, but not with these settings (others came, or it went back to the old ones): " + (*now)["why"]);
         return exit_failed;
     }
     return exit_ok;

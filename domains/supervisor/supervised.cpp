@@ -2,10 +2,10 @@
 
 #include <algorithm>
 
-#include "ring/log.h"
-
 namespace caisson::supervisor {
 namespace {
+
+constexpr std::size_t longest_why = 300;
 
 std::string seconds(Clock::duration time) {
     return std::to_string(std::chrono::duration_cast<std::chrono::seconds>(time).count()) + " s";
@@ -52,6 +52,12 @@ void Supervised::not_created(const std::string& why, Clock::time_point now) {
     wait(now, 0);  // what does not even begin is not tried again at once
 }
 
+void Supervised::not_changed(const std::string& why, Clock::time_point now) {
+    why_ = why;
+    state_ = State::waiting;
+    due_ = now;
+}
+
 void Supervised::wait(Clock::time_point now, unsigned without_pause) {
     state_ = State::waiting;
     due_ = now;
@@ -79,7 +85,7 @@ Supervised::Wish Supervised::watch(const Sight& sight, Clock::time_point now) {
         beat_ = now;
     }
     has_heart_ |= !sight.heartbeat.empty();
-    if (sight.state == "failed") return ill("it failed: " + escaped(sight.why));
+    if (sight.state == "failed") return ill("it failed: " + sight.why.substr(0, longest_why));
     const bool late = now - unready_since_ >= patience_.start;
     const bool silent = sight.state.empty() && sight.heartbeat.empty() && !has_heart_;
     if (sight.state == "ready" || (silent && (late || ready_since_))) {

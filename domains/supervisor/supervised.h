@@ -48,11 +48,14 @@ class Supervised {
     Wish look(const Sight& sight, Clock::time_point now);
     // The command that was to make it failed.
     void not_created(const std::string& why, Clock::time_point now);
+    // It was to be another than it was, and that cannot be made: as it was it may be made at once.
+    void not_changed(const std::string& why, Clock::time_point now);
     // On purpose: destroyed and created again, and that is no sign of illness.
     void replace(const std::string& why);
 
     State state() const { return state_; }
-    // Why it is ill, or waits; the end of its last life when it is well.
+    // Why it is ill, or waits; the end of its last life when it is well. May have the domain's own words in it: whoever
+    // shows them escapes them.
     const std::string& why() const { return why_; }
     std::optional<DomainId> domain() const { return domain_; }
     unsigned restarts() const { return restarts_; }        // lives that ended

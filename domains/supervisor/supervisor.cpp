@@ -1,5 +1,6 @@
 #include "domains/supervisor/supervisor.h"
 
+#include <sys/wait.h>
 #include <unistd.h>
 
 #include <algorithm>
@@ -7,6 +8,7 @@
 #include <set>
 #include <sstream>
 
+#include "domains/domain/process.h"
 #include "domains/supervisor/child.h"
 #include "domains/supervisor/succession.h"
 #include "domains/toolstack/cfg_file.h"
@@ -154,14 +156,13 @@ class Vm {
             if (!sight || sight->domain) return;
             const std::string why =
                 ended.code == 0 ? "it ended as soon as it was made" : "it is not made: " + words_of(ended);
-            give_up_trial(why);
-            health_.not_created(why, Clock::now());
+            give_up_trial(why) ? health_.not_changed(why, Clock::now()) : health_.not_created(why, Clock::now());
         });
         if (!child_) health_.not_created("its command does not start", now);
     }
 
     std::string words_of(const Child::Ended& ended) const {
-        if (!ended.last_words.empty()) return escaped(ended.last_words);
+        if (!ended.last_words.empty()) return ended.last_words;
         return options_.commands.create.front() + " ended with " + std::to_string(ended.code) +
                (ended.code == 127 ? ": there is no such program" : "");
     }
@@ -216,10 +217,11 @@ class Vm {
         return all;
     }
 
-    void give_up_trial(const std::string& why) {
-        if (!std::exchange(on_trial_, false)) return;
-        log_.say("with the new settings it does not get ready (" + why + "): back to the old ones");
+    bool give_up_trial(const std::string& why) {
+        if (!std::exchange(on_trial_, false)) return false;
+        log_.peer("with the new settings it does not get ready (" + why + "): back to the old ones");
         trial_.reset();
+        return true;
     }
 
     // ---- What has happened --------------------------------------------------------------------------------------
@@ -232,13 +234,13 @@ class Vm {
             ended_ = ended_.value_or(now);
             give_up_trial(health_.why());
         }
-        if (domain_ && lived_as != domain_) log_.say("runs as domain " + std::to_string(domain_->raw));
+        if (domain_ && lived_as != domain_) log_.peer("runs as domain " + std::to_string(domain_->raw));
         const auto due = std::exchange(due_, health_.due());
         if (state_ == State::waiting && due != due_) say_why_it_waits(before, now);
         if (before == state_) return;
         if (state_ == State::ill) {
             ended_ = ended_.value_or(now);
-            log_.say(health_.why() + ": it is made again");
+            log_.peer(health_.why() + ": it is made again");
         }
         if (state_ == State::ready) say_ready(now);
     }
@@ -248,7 +250,7 @@ class Vm {
         if (health_.due() > now)
             text += (text.empty() ? "" : "; ") + times_in_a_row() + "it is made again in " +
                     std::to_string((health_.due() - now + 999ms) / 1s) + " s";
-        if (!text.empty()) log_.say(text);
+        if (!text.empty()) log_.peer(text);
     }
 
     std::string times_in_a_row() const {
@@ -258,16 +260,16 @@ class Vm {
 
     void say_ready(Clock::time_point now) {
         if (std::exchange(on_trial_, false)) settings_ = *std::exchange(trial_, std::nullopt);
-        if (!ended_) return log_.say("is ready");
+        if (!ended_) return log_.peer("is ready");
         outage_ = std::chrono::duration_cast<std::chrono::milliseconds>(now - *ended_);
         ended_.reset();
-        log_.say("is ready again, " + std::to_string(outage_->count()) + " ms after its end was noticed");
+        log_.peer("is ready again, " + std::to_string(outage_->count()) + " ms after its end was noticed");
     }
 
     // Only what has changed is written.
     void tell() {
         std::map<std::string, std::string> words{{"state", text_of(health_.state())},
-                                                 {"why", health_.why()},
+                                                 {"why", escaped(health_.why())},
                                                  {"restarts", std::to_string(health_.restarts())},
                                                  {"settings", joined(settings_)}};
         words["domid"] = health_.domain() ? std::to_string(health_.domain()->raw) : "";
@@ -373,7 +375,7 @@ Status supervise(const Options& options) {
 
 Result<std::map<std::string, std::string>> status_of(Store& store, const std::string& name) {
     std::map<std::string, std::string> words;
-    const auto keys = TRY(store.list(folder + name));
+    const auto keys = toolstack::domain_name_valid(name) ? TRY(store.list(folder + name)) : std::vector<std::string>{};
     for (const auto& key : keys) words[key] = TRY(store.read(folder + name + "/" + key)).value_or("");
     if (!words.contains("supervisor") || !runs(words["supervisor"]))
         return std::unexpected(Error{.fault = Fault::unsupported,
@@ -383,12 +385,28 @@ Result<std::map<std::string, std::string>> status_of(Store& store, const std::st
     return words;
 }
 
-Status ask_restart(Store& store, const std::string& name, const std::vector<std::string>& settings) {
+Status ask_restart(Store& store, const Commands& commands, const std::string& name,
+                   const std::vector<std::string>& settings) {
+    const auto status = TRY(status_of(store, name));
+    const auto word = [&](const char* key) {
+        const auto found = status.find(key);
+        return found == status.end() ? std::string() : found->second;
+    };
     for (const auto& setting : settings)
-        if (setting.find('=') == std::string::npos || setting.find('\n') != std::string::npos)
-            return unsupported("", "'" + escaped(setting) + "' is no KEY=VALUE");
-    TRY(status_of(store, name));
+        if (!is_setting(setting)) return unsupported("", "'" + escaped(setting) + "' is no KEY=VALUE");
+    auto check = commands.check;
+    check.push_back(word("file"));
+    const auto& all = settings.empty() ? lines_of(word("settings")) : settings;
+    check.insert(check.end(), all.begin(), all.end());
+    const pid_t child = TRY(domain::spawn(check));
+    int ended = 0;
+    while (::waitpid(child, &ended, 0) < 0 && errno == EINTR) continue;
+    if (ended != 0) return unsupported("", name + " goes on as it is: it could not be made so");
     return store.write(folder + name + "/restart", joined(settings));
+}
+
+bool is_setting(const std::string& text) {
+    return text.find('=') != std::string::npos && text.find('\n') == std::string::npos;
 }
 
 }  // namespace caisson::supervisor

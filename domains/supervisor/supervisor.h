@@ -28,7 +28,7 @@ namespace caisson::supervisor {
 // How domains are made and ended here.
 struct Commands {
     std::vector<std::string> create;   // "xl create -q", and then FILE KEY=VALUE...
-    std::vector<std::string> check;    // the same, of which nothing comes but what is wrong with it
+    std::vector<std::string> check;    // the same, of which nothing comes but words about what is wrong
     std::vector<std::string> destroy;  // "xl destroy", and then an id
     bool hears_shutdown = false;       // its domains act on control/shutdown: Xen's do
     std::string xenstored;             // its socket; empty: what libxenstore finds
@@ -44,9 +44,12 @@ struct Options {
 // Runs until SIGTERM or SIGINT. The domains go on; another supervisor takes them over as they are.
 Status supervise(const Options& options);
 
-// On purpose: orderly where it can be, with `settings` (KEY=VALUE, as of `xl create FILE KEY=VALUE`) in the place of
-// the file's until others come; a life with new ones that does not get ready is followed by one with the old.
-Status ask_restart(Store& store, const std::string& name, const std::vector<std::string>& settings);
+// On purpose, if what it is to be passes the check, whose words go to standard error: orderly where it can be, with
+// `settings` (KEY=VALUE, as of `xl create FILE KEY=VALUE`) in the place of the file's until others come; a life with
+// new ones that does not get ready is followed by one with the old.
+Status ask_restart(Store& store, const Commands& commands, const std::string& name,
+                   const std::vector<std::string>& settings);
+bool is_setting(const std::string& text);  // KEY=VALUE, on a line
 
 // What xenstore says of it: the keys above. An error when nobody looks after it.
 Result<std::map<std::string, std::string>> status_of(Store& store, const std::string& name);

@@ -103,7 +103,7 @@ TEST_CASE("A service VM that says that it failed, or is not ready in time, is de
         one.sight.state = "failed";
         one.sight.why = "no such module\x1b";
         CHECK(one.after(1s) == Wish::destroy);
-        CHECK(one.vm.why() == "it failed: no such module\\x1b");
+        CHECK(one.vm.why() == "it failed: no such module\x1b");
     }
     SECTION("late") {
         CHECK(one.after(59s) == Wish::nothing);

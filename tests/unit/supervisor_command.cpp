@@ -136,10 +136,15 @@ TEST_CASE(
     const auto gone = world.run("restart --wait storage \"caisson_bind=['/no/such/folder']\"");
     INFO(gone.out);
     CHECK(gone.code == 1);
-    CHECK_THAT(gone.out, Catch::Contains("runs with the old ones") && Catch::Contains("/no/such/folder"));
+    CHECK_THAT(gone.out, Catch::Contains("not with these settings") && Catch::Contains("/no/such/folder"));
     CHECK(world.list().back()["memory"] == 32);
+    CHECK_THAT(world.log(), Catch::Contains("back to the old ones") && !Catch::Contains("it is made again in"));
+    const auto partly = world.run("restart --wait storage memory=32 \"caisson_bind=['/no/such/folder']\"");
+    INFO(partly.out);
+    CHECK(partly.code == 1);
 
-    CHECK(world.run("restart storage nonsense").code == 1);
+    CHECK(world.run("restart storage nonsense").code == 2);
+    CHECK(world.run("restart storage/../storage").code == 3);
     const auto ghost = world.run("restart ghost");
     CHECK(ghost.code == 3);
     CHECK_THAT(ghost.out, Catch::Contains("nobody looks after a domain 'ghost'"));
@@ -165,6 +170,35 @@ TEST_CASE("A supervisor keeps what a restart gave to the domain before it came")
     REQUIRE(world.comes("settings", "memory=32\n"));
     CHECK(world.run("restart --wait storage").code == 0);
     CHECK(world.list().back()["memory"] == 32);
+}
+
+TEST_CASE("A driver domain whose file has become wrong goes on as it is when it is to be replaced") {
+    Supervised world;
+    if (!world.possible()) return;
+    const std::string file = world.storage();
+    world.supervise(file);
+    REQUIRE(world.comes("restarts", "0"));
+    std::ofstream(file, std::ios::app) << "memory='nonsense'\n";
+    const auto wrong = world.run("restart --wait storage");
+    CHECK(wrong.code == 1);
+    CHECK_THAT(wrong.out, Catch::Contains("memory") && Catch::Contains("goes on as it is"));
+    CHECK(world.about("restarts") == "0");
+}
+
+TEST_CASE("What a driver domain says of its failure is cut short, and escaped once") {
+    Supervised world;
+    if (!world.possible()) return;
+    world.supervise(world.storage());
+    REQUIRE(world.comes("restarts", "0"));
+    auto store = Store::open(world.state().xenstored_socket());
+    REQUIRE(store);
+    const std::string service = "/local/domain/" + world.about("domid") + "/data/service/";
+    CHECK(store->write(service + "why", std::string(1900, '\x1b')));
+    CHECK(store->write(service + "state", "failed"));
+    CHECK(world.comes("restarts", "1"));
+    CHECK_THAT(world.about("why"), Catch::Contains("it failed: \\x1b\\x1b") && !Catch::Contains("x5c"));
+    CHECK(world.about("why").size() < 1500);
+    CHECK(world.log().size() < 3000);
 }
 
 TEST_CASE("A successor that is ready and refuses a device is told of") {
